@@ -1,0 +1,36 @@
+// Numbers, sizes and names as the user writes and reads them.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace ioplan {
+
+// Decimal or 0x hexadecimal; nothing else: `010`, `1_000`, `+5`, ` 5` are refused.
+std::optional<std::uint64_t> parse_integer(std::string_view text);
+
+// Looks like a C or YAML 1.1 octal (`010`, `0o10`): refused, because readers disagree about its value.
+bool looks_octal(std::string_view text);
+
+// `512GiB`, `4KiB`, `1.5TiB`, `4096B`; binary units only. Result in bytes.
+std::optional<std::uint64_t> parse_size(std::string_view text);
+
+// The largest unit that divides: 4096 -> "4KiB", 1073741824 -> "1GiB", 1000 -> "1000B".
+std::string format_size(std::uint64_t bytes);
+
+// "0x..." without leading zeros.
+std::string format_hex(std::uint64_t value);
+
+// A bitmap of page sizes as "4KiB 2MiB 1GiB"; a run of more than four powers as "4KiB..1GiB".
+std::string format_page_sizes(std::uint64_t bitmap);
+
+// The candidate nearest to `word` by edit distance, when it is near enough to be a slip.
+std::optional<std::string_view> nearest_name(std::string_view word, std::span<const std::string_view> candidates);
+
+// Orders ids as people count: runs of digits by value, PCI ids (hexadecimal) by segment, bus, device, function.
+bool natural_less(std::string_view a, std::string_view b);
+
+}  // namespace ioplan
