@@ -39,6 +39,8 @@ struct PlannedIoas {
   std::uint64_t alignment = 1;           // bytes
   std::vector<MemoryRange> memory;       // what is mapped; IOVA = GPA
   std::uint64_t backing = 4096;
+
+  friend bool operator==(const PlannedIoas&, const PlannedIoas&) = default;
 };
 
 // One hardware page table with its predicted attributes.
@@ -59,17 +61,23 @@ struct PlannedHwpt {
   bool automatic = false;  // made by attaching to the IOAS (smmuv2), not by HWPT_ALLOC
   std::uint64_t page_table_bytes = 0;
   std::vector<std::string> devices;  // host device ids, ascending
+
+  friend bool operator==(const PlannedHwpt&, const PlannedHwpt&) = default;
 };
 
 struct KvmVerdict {
   bool noncoherent_dma = false;
   std::vector<std::string> because;  // host device ids, then mdev UUIDs
+
+  friend bool operator==(const KvmVerdict&, const KvmVerdict&) = default;
 };
 
 struct Resources {
   std::uint64_t pinned_bytes = 0;
   std::uint64_t page_table_bytes = 0;
   std::uint64_t memlock_bytes = 0;  // what libvirt must allow
+
+  friend bool operator==(const Resources&, const Resources&) = default;
 };
 
 enum class ProofKind : std::uint8_t { witness, smt, none };

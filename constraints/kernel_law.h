@@ -1,0 +1,14 @@
+// The law of Linux 7.2.13, as the engine's seam asks for it (engine/law/law.h).
+#pragma once
+
+#include "engine/law/law.h"
+
+namespace ioplan {
+
+// Stateless; one object serves every thread.
+const Law& kernel_law();
+
+// The page size of an architecture's stock kernel, bytes.
+std::uint64_t stock_page_size(Arch arch);
+
+}  // namespace ioplan

@@ -1,0 +1,61 @@
+// The parts of solve_cover, shared among its files and with nobody else.
+#pragma once
+
+#include "engine/solve/cover.h"
+
+namespace ioplan::cover {
+
+// Row e holds the elements that can never share a block with e: no candidate accepts both, or they must stay apart.
+std::vector<ElementSet> exclusion_graph(const CoverInstance& instance);
+
+// A large set of pairwise exclusive elements; `exact` when it is a maximum clique.
+struct Clique {
+  std::vector<std::uint32_t> members;  // ascending
+  bool exact = false;
+};
+Clique large_clique(const std::vector<ElementSet>& exclusive, std::uint64_t nodes);
+
+// Some valid partition with few blocks (candidate choices still open); nothing when an element has no candidate.
+std::optional<std::vector<std::uint32_t>> greedy_partition(const CoverInstance& instance, std::size_t starts,
+                                                           std::size_t enough);
+
+// Indices of candidates worth keeping: no other accepts at least as much at no more cost.
+std::vector<std::uint32_t> undominated(const std::vector<CoverCandidate>& candidates);
+
+// Elements that a chain of candidates connects; ascending inside, components by lowest element.
+std::vector<std::vector<std::uint32_t>> components(const CoverInstance& instance);
+
+// One component's answer under at most `max_blocks` blocks.
+struct PartSolution {
+  CoverStatus status = CoverStatus::infeasible;
+  std::vector<std::uint32_t> block_of;
+  ObjectiveValues values;
+  std::array<bool, 5> proved{};
+  std::vector<std::uint32_t> candidate_of;  // by block, within the pools; only filled when there are pools
+};
+
+// Exact when it answers; nothing when the budget ran out. Requires: no apart-pairs and no pools.
+std::optional<PartSolution> search_set_cover(const CoverInstance& instance, const CoverBudget& budget);
+
+// With apart-pairs and pools. `lower`: proved lower bound on blocks; `clique`: pairwise exclusive elements.
+struct SlotSolution {
+  PartSolution part;
+  std::uint64_t lower_bound = 0;  // on blocks, at least `lower`
+};
+SlotSolution solve_slots(const CoverInstance& instance, const CoverBudget& budget, std::uint64_t lower,
+                         const std::vector<std::uint32_t>& clique);
+
+// Is the number of blocks the first objective that can differ? (Every cover has the same IOAS.)
+bool count_comes_first(const std::array<Objective, 5>& order);
+
+// Renumbers blocks by their lowest element.
+void number_by_lowest_element(std::vector<std::uint32_t>& block_of);
+
+// For every block the cheapest candidate and the sum of costs.
+struct Choice {
+  std::vector<std::uint32_t> candidate_of;
+  ObjectiveValues values;
+};
+Choice choose_candidates(const CoverInstance& instance, const std::vector<std::uint32_t>& block_of);
+
+}  // namespace ioplan::cover

@@ -1,0 +1,58 @@
+// Complete facts -> Plan: problems, offers, cover, and the plan that they make. Unknown facts, preferences and
+// explanations are the planner's business (planner.h).
+#pragma once
+
+#include <vector>
+
+#include "engine/law/law.h"
+#include "engine/model/plan.h"
+#include "engine/model/request.h"
+#include "engine/solve/cover.h"
+#include "engine/solve/offers.h"
+
+namespace ioplan {
+
+// One VM's problem, what could be allocated for it, and the cover instance that both make.
+struct VmModel {
+  Problem problem;
+  std::vector<Offer> offers;
+  std::vector<Unusable> unusable;
+  CoverInstance cover;                                  // candidate i is offers[i]
+  std::vector<std::vector<std::uint32_t>> element_items;  // by element: items, ascending
+};
+
+VmModel model_vm(const Request& request, VmIndex vm, const Needs& needs, const RuleBook& rules, const Law& law);
+
+// The cover instance of a problem and its offers. `merge`: items that nothing tells apart become one element.
+enum class Merge : bool { no, yes };
+void make_cover(VmModel& model, const Policy& policy, Merge merge);
+
+struct SolvedHwpt {
+  std::vector<std::uint32_t> items;  // ascending
+  std::uint32_t offer = 0;
+  DeviceIndex allocator;
+};
+
+// How the solver answered for the VMs of a request, before it is written as a Plan.
+struct Solved {
+  Verdict verdict = Verdict::feasible;
+  bool budget_exhausted = false;  // no plan was found, and none was excluded
+  std::vector<VmModel> vms;
+  std::vector<std::vector<SolvedHwpt>> hwpts;  // by VM, in the order of their lowest device
+  ObjectiveValues values;
+  std::array<bool, 5> proved{};
+  std::uint64_t lower_bound = 0;
+  ProofKind proof = ProofKind::none;
+  std::vector<DeviceIndex> witness;
+};
+
+// Requires: every fact that matters is present. `needs` by VM, preferences decided.
+Solved solve(const Request& request, const std::vector<Needs>& needs, const Law& law, const CoverBudget& budget);
+
+// The Plan of a feasible answer, without assumptions, preferences and proof text.
+Plan write_plan(const Request& request, const Solved& solved, const Law& law);
+
+// "One fewer HWPT is impossible" as SMT-LIB 2 in cover form: a boolean a template, a clause a group, at most k-1.
+std::string one_fewer_smt2(const Solved& solved, const Host& host);
+
+}  // namespace ioplan

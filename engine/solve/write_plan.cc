@@ -1,0 +1,190 @@
+// What the solver chose, as a Plan: attributes predicted by the law, the IOVA that stays usable, KVM's verdict,
+// resources, and the steps that make it real.
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "engine/solve/solver.h"
+
+namespace ioplan {
+
+namespace {
+
+constexpr std::uint64_t kLibvirtMargin = std::uint64_t{1} << 30;  // qemuDomainGetMemLockLimitBytes: RAM + 1 GiB
+
+class PlanWriter {
+ public:
+  PlanWriter(const Request& request, const Solved& solved, const Law& law)
+      : request_(request), solved_(solved), law_(law) {}
+
+  Plan write() {
+    plan_.verdict = Verdict::feasible;
+    plan_.fingerprint = fingerprint(request_.host);
+    for (const VirtualMachine& vm : request_.vms) plan_.vms.push_back(vm.name);
+    for (std::size_t v = 0; v < request_.vms.size(); ++v) {
+      if (!request_.vms[v].devices.empty()) write_vm(v);
+    }
+    plan_.kvm.noncoherent_dma = !plan_.kvm.because.empty();
+    plan_.objectives = solved_.values;
+    plan_.optimality.hwpts = solved_.values[Objective::hwpts];
+    plan_.optimality.lower_bound = solved_.lower_bound;
+    plan_.optimality.proof = solved_.proof;
+    plan_.optimality.proved = solved_.proved;
+    if (solved_.proof != ProofKind::smt) {
+      for (DeviceIndex d : solved_.witness) plan_.optimality.witness.push_back(request_.host.device(d).id);
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  const std::string& id_of(DeviceIndex d) const { return request_.host.device(d).id; }
+
+  void write_vm(std::size_t v) {
+    const VirtualMachine& vm = request_.vms[v];
+    const VmModel& model = solved_.vms[v];
+    PlannedIoas ioas;
+    ioas.id = fmt::format("ioas{}", plan_.ioas.size());
+    ioas.vm = vm.name;
+    ioas.memory = model.problem.memory;
+    ioas.backing = model.problem.backing;
+    const std::size_t first_hwpt = plan_.hwpts.size();
+    for (const SolvedHwpt& hwpt : solved_.hwpts[v]) plan_.hwpts.push_back(write_hwpt(model, hwpt, ioas.id));
+    write_space(vm, ioas, std::span(plan_.hwpts).subspan(first_hwpt));
+    write_kvm(vm, model);
+    write_resources(model, std::span(plan_.hwpts).subspan(first_hwpt));
+    write_steps(vm, ioas, std::span(plan_.hwpts).subspan(first_hwpt));
+    plan_.ioas.push_back(std::move(ioas));
+  }
+
+  PlannedHwpt write_hwpt(const VmModel& model, const SolvedHwpt& solved, const std::string& ioas) const {
+    const Offer& offer = model.offers[solved.offer];
+    const HwptQuantities& q = offer.hwpt;
+    PlannedHwpt hwpt;
+    hwpt.id = fmt::format("hwpt{}", plan_.hwpts.size());
+    hwpt.ioas = ioas;
+    hwpt.kind = q[HwptQ::nest_parent] != 0 ? HwptKind::nest_parent : HwptKind::paging;
+    hwpt.allocator = id_of(solved.allocator);
+    hwpt.flags = static_cast<std::uint8_t>(q[HwptQ::flags]);
+    hwpt.driver = static_cast<Driver>(q[HwptQ::driver]);
+    hwpt.stage = static_cast<unsigned>(q[HwptQ::stage]);
+    hwpt.format = static_cast<PageTableFormat>(q[HwptQ::format]);
+    hwpt.levels = static_cast<unsigned>(q[HwptQ::levels]);
+    hwpt.address_bits = static_cast<unsigned>(q[HwptQ::address_bits]);
+    hwpt.aperture = {q[HwptQ::aperture_start], q[HwptQ::aperture_last]};
+    hwpt.page_sizes = q[HwptQ::page_sizes];
+    hwpt.enforce_cache_coherency = q[HwptQ::enforce_cache_coherency] != 0;
+    hwpt.automatic = law_.automatic_only(hwpt.driver);
+    hwpt.page_table_bytes = offer.page_table_bytes;
+    std::vector<DeviceIndex> devices;
+    for (std::uint32_t i : solved.items) {
+      const auto& assigned = model.problem.items[i].assigned;
+      devices.insert(devices.end(), assigned.begin(), assigned.end());
+    }
+    std::ranges::sort(devices);
+    for (DeviceIndex d : devices) hwpt.devices.push_back(id_of(d));
+    return hwpt;
+  }
+
+  // All addresses, less the reserved regions of attached devices and what lies outside an aperture.
+  void write_space(const VirtualMachine& vm, PlannedIoas& ioas, std::span<const PlannedHwpt> hwpts) const {
+    std::set<ReservedRegion> reserved;
+    std::set<UnitIndex> own;  // the driver's own regions are those of its unit
+    for (const AssignedDevice& assigned : vm.devices) {
+      if (!assigned.host) {
+        ioas.alignment = std::max(ioas.alignment, kernel_page());
+        continue;
+      }
+      const Device& device = request_.host.device(*assigned.host);
+      if (!device.reserved && !own.insert(*device.unit).second) continue;
+      for (const ReservedRegion& r : reserved_by(request_.host, *assigned.host, law_)) reserved.insert(r);
+    }
+    RangeSet usable{{0, ~std::uint64_t{0}}};
+    for (const ReservedRegion& r : reserved) usable.subtract(r.range);
+    for (const PlannedHwpt& h : hwpts) {
+      if (h.aperture.start > 0) usable.subtract({0, h.aperture.start - 1});
+      if (h.aperture.last < ~std::uint64_t{0}) usable.subtract({h.aperture.last + 1, ~std::uint64_t{0}});
+      ioas.alignment = std::max(ioas.alignment, h.page_sizes & (~h.page_sizes + 1));
+    }
+    ioas.ranges.assign(usable.ranges().begin(), usable.ranges().end());
+    ioas.reserved.assign(reserved.begin(), reserved.end());
+  }
+
+  std::uint64_t kernel_page() const { return request_.host.kernel.facts[KernelFact::page_size].value_or(4096); }
+
+  void write_kvm(const VirtualMachine& vm, const VmModel& model) {
+    std::set<DeviceIndex> causes;
+    for (const DeviceClass& cls : model.problem.classes) {
+      if (cls.quantities[DeviceQ::enforce_cache_coherency] == 0) causes.insert(cls.assigned.begin(), cls.assigned.end());
+    }
+    for (DeviceIndex d : causes) plan_.kvm.because.push_back(id_of(d));
+    for (const AssignedDevice& assigned : vm.devices) {
+      if (!assigned.host) plan_.kvm.because.push_back(assigned.mdev);
+    }
+  }
+
+  void write_resources(const VmModel& model, std::span<const PlannedHwpt> hwpts) {
+    std::uint64_t pinned = 0;
+    for (const MemoryRange& m : model.problem.memory) pinned += m.gpa.extent() + 1;
+    plan_.resources.pinned_bytes += pinned;
+    plan_.resources.memlock_bytes += pinned + kLibvirtMargin;
+    for (const PlannedHwpt& h : hwpts) plan_.resources.page_table_bytes += h.page_table_bytes;
+  }
+
+  void write_steps(const VirtualMachine& vm, const PlannedIoas& ioas, std::span<const PlannedHwpt> hwpts) {
+    const auto step = [&](StepKind kind) -> Step& {
+      plan_.steps.emplace_back().kind = kind;
+      return plan_.steps.back();
+    };
+    step(StepKind::ioas_alloc).ioas = ioas.id;
+    for (const AssignedDevice& assigned : vm.devices) {
+      step(StepKind::bind).device = assigned.host ? id_of(*assigned.host) : assigned.mdev;
+    }
+    Step& allow = step(StepKind::allow_iovas);
+    allow.ioas = ioas.id;
+    for (const MemoryRange& m : ioas.memory) allow.ranges.push_back(m.gpa);
+    for (const PlannedHwpt& h : hwpts) {
+      if (h.automatic) continue;
+      Step& alloc = step(StepKind::hwpt_alloc);
+      alloc.ioas = ioas.id;
+      alloc.hwpt = h.id;
+      alloc.device = h.allocator;
+      alloc.flags = h.flags;
+    }
+    for (const PlannedHwpt& h : hwpts) {
+      for (const std::string& device : h.devices) {
+        Step& attach = step(h.automatic ? StepKind::attach_ioas : StepKind::attach);
+        attach.device = device;
+        attach.hwpt = h.id;
+        if (h.automatic) attach.ioas = ioas.id;
+      }
+    }
+    for (const AssignedDevice& assigned : vm.devices) {
+      if (assigned.host) continue;
+      Step& attach = step(StepKind::attach_ioas);
+      attach.device = assigned.mdev;
+      attach.ioas = ioas.id;
+    }
+    for (const MemoryRange& m : ioas.memory) {
+      Step& map = step(StepKind::map);
+      map.ioas = ioas.id;
+      map.iova = m.gpa;
+      map.writeable = m.access == Access::read_write;
+    }
+  }
+
+  const Request& request_;
+  const Solved& solved_;
+  const Law& law_;
+  Plan plan_;
+};
+
+}  // namespace
+
+Plan write_plan(const Request& request, const Solved& solved, const Law& law) {
+  return PlanWriter(request, solved, law).write();
+}
+
+}  // namespace ioplan
