@@ -377,6 +377,8 @@ TEST(BadYaml, AnchorsAliasesAndTagsAreRefused) {
 }
 
 TEST(BadYaml, SyntaxErrorsHaveAPlace) {
+  EXPECT_EQ(error_of(", a: b\n"), "t:1:1: error: not YAML: unexpected `,`");
+  EXPECT_EQ(error_of("kind: Host\n}\n"), "t:2:1: error: not YAML: illegal flow end");
   EXPECT_EQ(error_of("kind: [Host\n"), "t:2:1: error: not YAML: end of sequence flow not found");
   EXPECT_EQ(error_of("kind: Host\n\tname: x\n"), "t:2:1: error: not YAML: illegal tab when looking for indentation");
   EXPECT_EQ(error_of("? [a, b]\n: c\n"), "t:1:3: error: a key must be a name, not a list or map");

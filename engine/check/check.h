@@ -40,8 +40,8 @@ struct Judgement {
 
 // Budgets are counted in work, not in time: the same plan gets the same judgement everywhere.
 struct CheckOptions {
-  std::uint64_t search_nodes = 200'000;  // of each exhaustive search
-  std::uint64_t completions = 64;        // combinations of values tried for unknown facts
+  std::uint64_t search_work = 10'000'000;  // of each exhaustive search: placements and HWPT choices looked at
+  std::uint64_t completions = 64;          // combinations of values tried for unknown facts
 };
 
 // Every objection that the judge has against `plan` as an answer to `request`.

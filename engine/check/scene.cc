@@ -24,7 +24,9 @@ bool Statutes::known(std::string_view name) const {
 }
 
 bool Scene::assigns(std::size_t device) const {
-  return std::any_of(entries.begin(), entries.end(), [&](const auto* e) { return e->host->index() == device; });
+  const auto index = [](const AssignedDevice* e) { return e->host->index(); };
+  const auto it = std::ranges::lower_bound(entries, device, {}, index);
+  return it != entries.end() && index(*it) == device;
 }
 
 const Scene* World::scene(std::string_view vm) const {
@@ -52,22 +54,11 @@ MachineType machine_type(const Request& request, const VirtualMachine& vm) {
   return MachineType::virt;
 }
 
-namespace {
-
-CpuVendor cpu_vendor(const Request& request, const VirtualMachine& vm) {
-  if (vm.machine.cpu_vendor) return *vm.machine.cpu_vendor;
-  const auto is_amd = [](const Unit& u) { return u.driver == Driver::amd; };
-  const auto& units = request.host.units;
-  return std::any_of(units.begin(), units.end(), is_amd) ? CpuVendor::amd : CpuVendor::intel;
-}
-
-}  // namespace
-
 std::vector<MemoryRange> memory_of(const Request& request, const VirtualMachine& vm) {
   if (!vm.memory.size) return vm.memory.ranges;
   const MachineType type = machine_type(request, vm);
   const std::uint64_t hole = vm.machine.pci_hole64_size.value_or(default_pci_hole64_size(type));
-  return machine_layout(type, cpu_vendor(request, vm), *vm.memory.size, hole, vm.hotplug.memory);
+  return machine_layout(type, vm.machine.cpu_vendor.value_or(CpuVendor::intel), *vm.memory.size, hole, vm.hotplug.memory);
 }
 
 std::vector<ReservedRegion> binding_regions(const World& world, std::size_t device) {

@@ -36,6 +36,7 @@ struct Block {  // a HWPT in the making
   ChoiceSet side_a, side_b;
   std::uint64_t enforceable = 0;
   std::uint8_t required_flags = 0;
+  Cost at_least{};  // what it adds, whatever joins it later
 };
 
 std::uint8_t needed_flags(const VmQuantities& asks) {
@@ -50,8 +51,8 @@ enum class Goal { any, fewest, least };
 
 class Search {
  public:
-  Search(const World& world, const ObjectiveOrder& order, std::uint64_t nodes, Goal goal)
-      : order_(order), nodes_(nodes), goal_(goal), limit_(hwpt_limit(world.request.policy)),
+  Search(const World& world, const ObjectiveOrder& order, std::uint64_t work, Goal goal)
+      : order_(order), work_(work), goal_(goal), limit_(hwpt_limit(world.request.policy)),
         left_(pool_capacities(world)) {
     for (const Scene& scene : world.scenes) add_part(world, scene);
     if (goal != Goal::least) drop_followers();
@@ -117,10 +118,11 @@ class Search {
     return cost;
   }
 
-  Cost best_of(const Block& block, unsigned stage, bool final) const {
+  Cost best_of(const Block& block, unsigned stage, bool final) {
     Cost best = kImpossible;
     const auto& all = parts_[block.part].choices.all;
     for (std::size_t c = block.accepted.find_first(); c != ChoiceSet::npos; c = block.accepted.find_next(c)) {
+      if (work_ > 0) --work_;
       if (stage != 0 && all[c].hwpt[HwptQ::stage] != stage) continue;
       best = std::min(best, goal_ == Goal::least ? cost_of(block, all[c], final) : one_hwpt());
     }
@@ -134,8 +136,8 @@ class Search {
   }
 
   bool descend(std::size_t next) {  // false: stop searching
-    if (nodes_ == 0) return false;
-    --nodes_;
+    if (work_ == 0) return false;
+    --work_;
     if (next == todo_.size()) return finish();
     if (!(optimistic() < best_cost_)) return true;
     const Placed& placed = todo_[next];
@@ -155,7 +157,7 @@ class Search {
   bool open_block(std::size_t next) {
     const Placed& placed = todo_[next];
     if (placed.clump.accepted.none() || blocks_of_part_[placed.part] >= limit_) return true;
-    Block block{placed.part, {}, placed.clump.accepted, placed.clump.side_a, placed.clump.side_b, 0, 0};
+    Block block{placed.part, {}, placed.clump.accepted, placed.clump.side_a, placed.clump.side_b, 0, 0, {}};
     join(block, next);
     home_[next] = blocks_.size();
     blocks_.push_back(std::move(block));
@@ -171,7 +173,7 @@ class Search {
            !block.side_a.intersects(placed.clump.side_b) && !block.side_b.intersects(placed.clump.side_a);
   }
 
-  void join(Block& block, std::size_t next) const {
+  void join(Block& block, std::size_t next) {
     const Clump& clump = todo_[next].clump;
     block.clumps.push_back(next);
     block.accepted &= clump.accepted;
@@ -179,11 +181,12 @@ class Search {
     block.side_b |= clump.side_b;
     block.enforceable += clump.enforceable;
     block.required_flags = static_cast<std::uint8_t>(block.required_flags | clump.required_flags);
+    block.at_least = best_of(block, 0, false);
   }
 
   Cost optimistic() const {
     Cost sum{};
-    for (const Block& block : blocks_) sum = plus(sum, best_of(block, 0, false));
+    for (const Block& block : blocks_) sum = plus(sum, block.at_least);
     return sum;
   }
 
@@ -236,7 +239,7 @@ class Search {
   }
 
   ObjectiveOrder order_;
-  std::uint64_t nodes_;
+  std::uint64_t work_;
   Goal goal_;
   std::uint64_t limit_;
   std::map<std::uint64_t, std::uint64_t> left_, draws_;
@@ -253,16 +256,16 @@ constexpr ObjectiveOrder kHwptsFirst = {Objective::hwpts, Objective::ioas, Objec
 
 }  // namespace
 
-SearchResult least_objectives(const World& world, const ObjectiveOrder& order, std::uint64_t nodes) {
-  return Search(world, order, nodes, Goal::least).run();
+SearchResult least_objectives(const World& world, const ObjectiveOrder& order, std::uint64_t work) {
+  return Search(world, order, work, Goal::least).run();
 }
 
-SearchResult any_placement(const World& world, std::uint64_t nodes) {
-  return Search(world, kHwptsFirst, nodes, Goal::any).run();
+SearchResult any_placement(const World& world, std::uint64_t work) {
+  return Search(world, kHwptsFirst, work, Goal::any).run();
 }
 
-SearchResult fewest_hwpts(const World& world, std::uint64_t nodes) {
-  return Search(world, kHwptsFirst, nodes, Goal::fewest).run();
+SearchResult fewest_hwpts(const World& world, std::uint64_t work) {
+  return Search(world, kHwptsFirst, work, Goal::fewest).run();
 }
 
 }  // namespace ioplan::check

@@ -18,12 +18,12 @@ struct SearchResult {
 };
 
 // The least objective values over all valid placements of all VMs together.
-SearchResult least_objectives(const World& world, const ObjectiveOrder& order, std::uint64_t nodes);
+SearchResult least_objectives(const World& world, const ObjectiveOrder& order, std::uint64_t work);
 
 // Some placement, or the certainty that there is none. Its values are of no meaning but `hwpts`.
-SearchResult any_placement(const World& world, std::uint64_t nodes);
+SearchResult any_placement(const World& world, std::uint64_t work);
 
 // The fewest HWPTs.
-SearchResult fewest_hwpts(const World& world, std::uint64_t nodes);
+SearchResult fewest_hwpts(const World& world, std::uint64_t work);
 
 }  // namespace ioplan::check

@@ -36,7 +36,17 @@ class TreeBuilder : public YAML::EventHandler {
  public:
   explicit TreeBuilder(Tree& tree) : tree_(tree) {}
 
-  void OnDocumentStart(const YAML::Mark&) override { tree_.begin_document(); }
+  // A token that starts no document (a lone `,` or `}`) stays where it is, and yaml-cpp would see empty documents there
+  // for ever.
+  void OnDocumentStart(const YAML::Mark& mark) override {
+    const std::size_t offset = offset_of(mark);
+    if (started_ && offset <= started_at_) {
+      refuse(fmt::format("not YAML: unexpected `{}`", tree_.source().substr(offset, 1)), {}, offset);
+    }
+    started_ = true;
+    started_at_ = offset;
+    tree_.begin_document();
+  }
   void OnDocumentEnd() override {
     if (blank_) tree_.drop_document();
     blank_ = false;
@@ -116,6 +126,8 @@ class TreeBuilder : public YAML::EventHandler {
   }
 
   Tree& tree_;
+  bool started_ = false;
+  std::size_t started_at_ = 0;
   bool blank_ = false;
 };
 

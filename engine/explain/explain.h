@@ -16,8 +16,7 @@ struct Explanation {
   std::vector<Fix> fixes;
 };
 
-// Requires: `solved` is infeasible for `request` with complete facts.
-Explanation explain_no(const Request& request, const Solved& solved, const std::vector<Needs>& needs, const Law& law,
-                       const CoverBudget& budget);
+// Requires: the request has complete facts and no plan.
+Explanation explain_no(const Request& request, const Law& law, const CoverBudget& budget);
 
 }  // namespace ioplan

@@ -10,7 +10,6 @@
 #include "engine/explain/explain.h"
 #include "engine/solve/missing.h"
 #include "engine/solve/solver.h"
-#include "engine/solve/symbolic.h"
 
 namespace ioplan {
 
@@ -66,8 +65,7 @@ class Planner {
 
  private:
   Solved solve_with(const Request& request, const std::vector<Needs>& needs) const {
-    return options_.symbolic ? solve_symbolic(request, needs, law_, options_.budget)
-                             : solve(request, needs, law_, options_.budget);
+    return solve(request, needs, law_, options_.budget);
   }
 
   // Larger sets first, then dirty tracking before nesting before PASID.
@@ -260,7 +258,7 @@ Plan make_plan(const Request& request, const Law& law, const PlanOptions& option
     plan.unknown.push_back({"budget", "spent", "no plan found", "larger", "unknown"});
   }
   if (plan.verdict == Verdict::infeasible && options.explain_no) {
-    Explanation why = explain_no(unknown.completed(), answer.solved, answer.needs, law, options.budget);
+    Explanation why = explain_no(unknown.completed(), law, options.budget);
     plan.conflict = std::move(why.conflict);
     plan.fixes = std::move(why.fixes);
   }

@@ -14,7 +14,6 @@ namespace ioplan {
 
 struct PlanOptions {
   CoverBudget budget;
-  bool symbolic = false;   // let Z3 choose templates under the asserted rules (the second opinion)
   bool explain_no = true;  // fill conflict and fixes of an infeasible plan
 };
 

@@ -165,7 +165,10 @@ CoverInstance joint_cover(const Request& request, const std::vector<VmModel>& mo
 
 // The canonical choice among templates of least cost for a HWPT: attached allocators first, the lowest device, the
 // fewest flags, the lowest flag bits.
-SolvedHwpt choose_template(const VmModel& model, std::vector<std::uint32_t> items, const std::array<Objective, 5>& order) {
+//
+// `stage`: only templates of this stage, where domain ids hang on it; 0 any.
+SolvedHwpt choose_template(const VmModel& model, std::vector<std::uint32_t> items,
+                           const std::array<Objective, 5>& order, unsigned stage) {
   const Problem& problem = model.problem;
   std::vector<DeviceIndex> attached;
   std::uint64_t enforceable = 0;
@@ -179,6 +182,7 @@ SolvedHwpt choose_template(const VmModel& model, std::vector<std::uint32_t> item
   std::optional<ObjectiveValues> least;
   for (std::uint32_t o = 0; o < model.offers.size(); ++o) {
     const Offer& offer = model.offers[o];
+    if (stage != 0 && offer.hwpt[HwptQ::stage] != stage) continue;
     if (!std::ranges::all_of(items, [&](auto i) { return offer.accepts(problem.items[i]); })) continue;
     ObjectiveValues cost;
     cost[Objective::coherency] = offer.hwpt[HwptQ::enforce_cache_coherency] != 0 ? 0 : enforceable;
@@ -211,7 +215,9 @@ SolvedHwpt choose_template(const VmModel& model, std::vector<std::uint32_t> item
 }
 
 // Adds a VM's HWPTs, given the block of each of its elements.
-void take_blocks(Solved& solved, std::size_t v, std::span<const std::uint32_t> block_of, const Policy& policy) {
+// `stages`: by block, the stage to keep to; empty: any.
+void take_blocks(Solved& solved, std::size_t v, std::span<const std::uint32_t> block_of,
+                 const std::vector<unsigned>& stages, const Policy& policy) {
   const VmModel& model = solved.vms[v];
   std::map<std::uint32_t, std::vector<std::uint32_t>> blocks;
   for (std::size_t e = 0; e < block_of.size(); ++e) {
@@ -220,7 +226,7 @@ void take_blocks(Solved& solved, std::size_t v, std::span<const std::uint32_t> b
   }
   for (auto& [block, items] : blocks) {
     std::ranges::sort(items);
-    solved.hwpts[v].push_back(choose_template(model, std::move(items), policy.objectives));
+    solved.hwpts[v].push_back(choose_template(model, std::move(items), policy.objectives, stages.empty() ? 0 : stages[block]));
   }
   std::ranges::sort(solved.hwpts[v], {}, [](const SolvedHwpt& h) { return h.items.front(); });
 }
@@ -248,7 +254,7 @@ void solve_apart(const Request& request, Solved& solved, const CoverBudget& budg
   for (std::size_t v = 0; v < solved.vms.size(); ++v) {
     const CoverSolution cover = solve_cover(solved.vms[v].cover, budget);
     if (refuse(solved, cover.status)) return;
-    take_blocks(solved, v, cover.block_of, request.policy);
+    take_blocks(solved, v, cover.block_of, {}, request.policy);
     take_bounds(solved, cover);
     for (std::uint32_t e : cover.witness) take_witness(solved, v, e);
   }
@@ -257,7 +263,8 @@ void solve_apart(const Request& request, Solved& solved, const CoverBudget& budg
 // Domain ids tie the VMs together.
 void solve_joint(const Request& request, Solved& solved, const Law& law, const CoverBudget& budget) {
   for (VmModel& model : solved.vms) make_cover(model, request.policy, Merge::no);
-  const CoverSolution cover = solve_cover(joint_cover(request, solved.vms, law), budget);
+  const CoverInstance joint = joint_cover(request, solved.vms, law);
+  const CoverSolution cover = solve_cover(joint, budget);
   solved.hwpts.assign(solved.vms.size(), {});
   solved.witness.clear();
   solved.lower_bound = 0;
@@ -265,10 +272,12 @@ void solve_joint(const Request& request, Solved& solved, const Law& law, const C
   solved.proved.fill(true);
   if (refuse(solved, cover.status)) return;
   take_bounds(solved, cover);
+  std::vector<unsigned> stages;
+  for (std::uint32_t c : cover.candidate_of) stages.push_back(joint.candidates[c].stage);
   std::size_t offset = 0;
   for (std::size_t v = 0; v < solved.vms.size(); ++v) {
     const std::size_t elements = solved.vms[v].cover.elements;
-    take_blocks(solved, v, std::span(cover.block_of).subspan(offset, elements), request.policy);
+    take_blocks(solved, v, std::span(cover.block_of).subspan(offset, elements), stages, request.policy);
     for (std::uint32_t e : cover.witness) {
       if (e >= offset && e < offset + elements) take_witness(solved, v, static_cast<std::uint32_t>(e - offset));
     }
@@ -290,6 +299,12 @@ void add_up(Solved& solved) {
   }
 }
 
+// KVM counts a mediated device as non-coherent, whatever the HWPTs (rule coherency.mediated).
+bool refuses_mediated(const Request& request, std::size_t v) {
+  return request.policy.coherency == CoherencyPolicy::required &&
+         std::ranges::any_of(request.vms[v].devices, [](const AssignedDevice& a) { return !a.host; });
+}
+
 }  // namespace
 
 Solved solve(const Request& request, const std::vector<Needs>& needs, const Law& law, const CoverBudget& budget) {
@@ -299,7 +314,7 @@ Solved solve(const Request& request, const std::vector<Needs>& needs, const Law&
   solved.proved.fill(true);
   for (std::size_t v = 0; v < request.vms.size(); ++v) {
     solved.vms.push_back(model_vm(request, VmIndex(v), needs[v], rules, law));
-    if (!solved.vms.back().unusable.empty()) solved.verdict = Verdict::infeasible;
+    if (!solved.vms.back().unusable.empty() || refuses_mediated(request, v)) solved.verdict = Verdict::infeasible;
     if (!request.vms[v].devices.empty()) solved.values[Objective::ioas] += 1;
   }
   solved.hwpts.resize(request.vms.size());

@@ -112,7 +112,9 @@ bool rmrr_is_relaxable(const DraftDevice& d) {
   return d.device_class.starts_with("0x03") || d.device_class.starts_with("0x0c03");
 }
 
+// What the x86 drivers declare for every device: it has to be written beside any other region.
 const DraftRegion kMsiWindow{0xfee00000, 0xfeefffff, "msi"};
+const DraftRegion kHyperTransport{0xfd00000000, 0xffffffffff, "reserved"};
 
 void add_direct_region(DraftDevice& device, std::uint64_t start, std::uint64_t last, bool relaxable) {
   if (device.reserved.empty()) device.reserved.push_back(kMsiWindow);
@@ -738,7 +740,10 @@ Machine ivrs_machine(const YAML::Node& file, const YAML::Node& record) {
     const std::string id = full_bdf(0, text_of(ivmd["dev"]));
     add_scope_device(draft, id, draft.units.front().id, "in an IVMD block");
     const std::uint64_t base = number_of(ivmd["base"]);
-    add_direct_region(*draft.find(id), base, base + number_of(ivmd["length"]) - 1, false);
+    DraftDevice& device = *draft.find(id);
+    if (device.reserved.empty()) device.reserved.push_back(kHyperTransport);
+    device.reserved.push_back(kMsiWindow);
+    add_direct_region(device, base, base + number_of(ivmd["length"]) - 1, false);
   }
   return finish(std::move(draft));
 }

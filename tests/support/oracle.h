@@ -101,6 +101,7 @@ struct AbsentFact {
   std::string path;
 };
 std::vector<AbsentFact> absent_facts(const Request& request);
+void set_fact(Host& host, const AbsentFact& absent, std::uint64_t value);
 
 // Do two completions of the absent facts give different plans? Tries every combination of candidates.
 bool undecided(const Request& request);

@@ -1,0 +1,113 @@
+#include "cli/app.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <map>
+
+#include "cli/commands.h"
+#include "engine/base/text.h"
+
+namespace ioplan::cli {
+
+namespace {
+
+const std::map<std::string, Format> kFormats = {{"text", Format::text}, {"json", Format::json}, {"yaml", Format::yaml}};
+
+void add_format(CLI::App& command, Format& format) {
+  command.add_option("-o,--output", format, "text, json or yaml")
+      ->transform(CLI::CheckedTransformer(kFormats, CLI::ignore_case).description(""))
+      ->default_str("text")
+      ->type_name("FORMAT");
+}
+
+class Commands {
+ public:
+  Commands() : app_("ioplan plans IOMMU page tables (HWPTs) for VM device passthrough: the fewest that work, and proof.", "ioplan") {
+    app_.require_subcommand(1);
+    app_.set_version_flag("--version", "ioplan 0.1.0");
+    app_.footer("Exit: 0 yes, 1 no, 2 usage or bad input, 3 undecided, 70 internal. `ioplan COMMAND --help` has examples.");
+    add_plan();
+    add_check();
+    add_explain();
+    add_rules();
+  }
+
+  Outcome run(std::vector<std::string> arguments) {
+    std::ranges::reverse(arguments);  // CLI11 takes the last argument first
+    try {
+      app_.parse(std::move(arguments));
+    } catch (const CLI::Error& error) {
+      std::ostringstream out, err;
+      const int code = app_.exit(error, out, err);
+      return {code == 0 ? kYes : kBadInput, out.str(), err.str()};
+    }
+    return action_();
+  }
+
+ private:
+  void add_plan() {
+    CLI::App* command = app_.add_subcommand("plan", "compute the smallest set of HWPTs for the VMs of the documents");
+    command->add_option("FILE", plan_.files, "Host, VirtualMachine and Policy documents, in any order")->required();
+    add_format(*command, plan_.format);
+    command->add_flag("--compare", plan_.compare, "what the kernel, QEMU and type1 make of 1000 seeded orders of plugging");
+    command->add_option("--solver", solver_, "cover, or symbolic: let Z3 choose under the asserted rules and compare")
+        ->check(CLI::IsMember({"cover", "symbolic"}))
+        ->default_str("cover");
+    command->add_option("--emit-smt2", plan_.smt2_file, "write `one HWPT fewer` as SMT-LIB 2, which a solver answers unsat");
+    command->footer("Example:\n  ioplan plan examples/three-drhd/host.yaml examples/three-drhd/vm.yaml\n"
+                    "  ioplan plan host.yaml vm.yaml policy.yaml -o json > plan.json");
+    command->callback([this] {
+      plan_.symbolic = solver_ == "symbolic";
+      action_ = [this] { return plan_command(plan_); };
+    });
+  }
+
+  void add_check() {
+    CLI::App* command = app_.add_subcommand("check", "doubt a written plan: replay it against the documents");
+    command->add_option("PLAN", check_.plan, "the plan, as `ioplan plan -o json` printed it")->required();
+    command->add_option("FILE", check_.files, "the documents it was made from")->required();
+    add_format(*command, check_.format);
+    command->footer("Example:\n  ioplan plan host.yaml vm.yaml -o json > plan.json\n  ioplan check plan.json host.yaml vm.yaml");
+    command->callback([this] { action_ = [this] { return check_command(check_); }; });
+  }
+
+  void add_explain() {
+    CLI::App* command = app_.add_subcommand("explain", "why each HWPT is what it is, or why a device may not join one");
+    command->add_option("PLAN", explain_.plan, "a plan document")->required();
+    command->add_option("FILE", words_, "[why-not DEVICE HWPT] and the documents that the plan was made from")->required();
+    command->footer("Example:\n  ioplan explain plan.json host.yaml vm.yaml\n"
+                    "  ioplan explain plan.json why-not 0000:01:00.0 hwpt1 host.yaml vm.yaml");
+    command->callback([this] {
+      explain_.files = words_;
+      if (words_[0] == "why-not" && words_.size() >= 3) {
+        explain_.device = words_[1];
+        explain_.hwpt = words_[2];
+        explain_.files.erase(explain_.files.begin(), explain_.files.begin() + 3);
+      }
+      action_ = [this] { return explain_command(explain_); };
+    });
+  }
+
+  void add_rules() {
+    CLI::App* command = app_.add_subcommand("rules", "the law: every rule with its name, its sentence and its source");
+    command->add_option("NAME", rules_.name, "explain one rule");
+    add_format(*command, rules_.format);
+    command->footer("Example:\n  ioplan rules\n  ioplan rules intel.second-stage.levels");
+    command->callback([this] { action_ = [this] { return rules_command(rules_); }; });
+  }
+
+  CLI::App app_;
+  PlanArguments plan_;
+  CheckArguments check_;
+  ExplainArguments explain_;
+  RulesArguments rules_;
+  std::string solver_ = "cover";
+  std::vector<std::string> words_;
+  std::function<Outcome()> action_;
+};
+
+}  // namespace
+
+Outcome run(std::vector<std::string> arguments) { return Commands().run(std::move(arguments)); }
+
+}  // namespace ioplan::cli

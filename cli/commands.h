@@ -1,0 +1,40 @@
+// The commands behind app.cc, one function each.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "cli/app.h"
+
+namespace ioplan::cli {
+
+struct PlanArguments {
+  std::vector<std::string> files;
+  Format format = Format::text;
+  bool symbolic = false;
+  bool compare = false;
+  std::string smt2_file;
+};
+Outcome plan_command(const PlanArguments& arguments);
+
+struct CheckArguments {
+  std::string plan;
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome check_command(const CheckArguments& arguments);
+
+struct ExplainArguments {
+  std::string plan;
+  std::string device, hwpt;  // of why-not; empty: explain the whole plan
+  std::vector<std::string> files;
+};
+Outcome explain_command(const ExplainArguments& arguments);
+
+struct RulesArguments {
+  std::string name;  // empty: list all
+  Format format = Format::text;
+};
+Outcome rules_command(const RulesArguments& arguments);
+
+}  // namespace ioplan::cli

@@ -1,0 +1,171 @@
+// assumptions: every default that is listed is a default that was needed, and those that always matter are listed.
+//
+// A listed default must be absent from the documents and be the stock value. Not to be missing: the kernel's
+// architecture, release, page size, isolated MSI and scalable mode, the machine type behind a size, the backing pages,
+// and the reserved regions of assigned devices.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "engine/base/text.h"
+#include "engine/check/court.h"
+#include "engine/check/gaps.h"
+
+namespace ioplan::check {
+
+namespace {
+
+using obligation::assumptions;
+
+class Review {
+ public:
+  Review(const Plan& plan, const Request& request, Judgement& judgement)
+      : plan_(plan), request_(request), judgement_(judgement) {
+    find_relevant();
+  }
+
+  void run() {
+    for (const Assumption& a : plan_.assumptions) check(a);
+    expect_kernel();
+    for (const VirtualMachine& vm : request_.vms) expect_vm(vm);
+    expect_reserved();
+  }
+
+ private:
+  void object(const std::string& fact, std::string text) {
+    judgement_.objections.push_back({std::string(assumptions), {fact}, std::move(text)});
+  }
+
+  void find_relevant() {
+    std::set<std::uint32_t> groups;
+    for (const VirtualMachine& vm : request_.vms) {
+      for (const AssignedDevice& entry : vm.devices) {
+        if (!entry.host) continue;
+        assigned_.insert(entry.host->index());
+        if (const auto group = request_.host.device(*entry.host).group) groups.insert(*group);
+      }
+    }
+    relevant_ = assigned_;
+    for (std::size_t d = 0; d < request_.host.devices.size(); ++d) {
+      const auto& group = request_.host.devices[d].group;
+      if (group && groups.contains(*group)) relevant_.insert(d);
+    }
+  }
+
+  // "devices.reserved" stands for all its subjects; other paths name one thing.
+  void check(const Assumption& a) {
+    if (!listed_.insert(a.fact).second) object(a.fact, fmt::format("`{}` is listed twice", a.fact));
+    if (a.fact.starts_with("devices.") && !a.subjects.empty()) return check_many(a);
+    if (!absent(request_, a.fact)) object(a.fact, fmt::format("`{}` is no fact that the documents lack", a.fact));
+    const std::string stock = stock_value(a.fact);
+    if (!stock.empty() && stock != a.value) {
+      object(a.fact, fmt::format("the default of `{}` is `{}`, not `{}`", a.fact, stock, a.value));
+    }
+  }
+
+  void check_many(const Assumption& a) {
+    const std::string key = a.fact.substr(std::string("devices.").size());
+    std::string previous;
+    for (const std::string& id : a.subjects) {
+      if (!absent(request_, "devices." + id + "." + key)) {
+        object(a.fact, fmt::format("`{}` of `{}` is no fact that the documents lack", key, id));
+      }
+      const auto device = request_.host.find_device(id);
+      if (device && !relevant_.contains(device->index())) {
+        object(a.fact, fmt::format("`{}` has no part in the answer", id));
+      }
+      if (id == previous) object(a.fact, fmt::format("`{}` is listed twice for `{}`", id, a.fact));
+      previous = id;
+    }
+    if (key == "reserved" && a.value != "driver") object(a.fact, "regions that are not stated are the driver's own");
+  }
+
+  std::string stock_value(const std::string& path) const {
+    if (path == "kernel.release") return "7.2.13";
+    if (path == "kernel.arch") return std::string(name_of(arch_of(request_.host)));
+    if (path == "kernel.page_size") return "4KiB";
+    if (path.ends_with(".memory.backing")) return "4KiB";
+    if (path.ends_with(".machine.type")) return stock_machine(path);
+    if (path.starts_with("kernel.")) return stock_kernel_fact(path.substr(std::string("kernel.").size()));
+    return {};
+  }
+
+  std::string stock_machine(const std::string& path) const {
+    for (const VirtualMachine& vm : request_.vms) {
+      if (path != "vms." + vm.name + ".machine.type") continue;
+      return std::string(kMachineTypeNames[static_cast<std::size_t>(machine_type(request_, vm))]);
+    }
+    return {};
+  }
+
+  static std::string stock_kernel_fact(const std::string& key) {
+    for (std::size_t i = 0; i < kFactCount<KernelFact>; ++i) {
+      const FactRow& row = row_of(static_cast<KernelFact>(i));
+      if (row.key != key || !row.stock) continue;
+      return row.kind == FactKind::boolean ? (*row.stock != 0 ? "true" : "false") : std::to_string(*row.stock);
+    }
+    return {};
+  }
+
+  void expect(const std::string& path) {
+    if (absent(request_, path) && !listed_.contains(path)) {
+      object(path, fmt::format("the answer rests on the default of `{}`, which is not listed", path));
+    }
+  }
+
+  // Drivers of the units behind the relevant devices, as far as they are known.
+  bool involves(Driver driver) const {
+    return std::any_of(relevant_.begin(), relevant_.end(), [&](std::size_t d) {
+      const auto& unit = request_.host.devices[d].unit;
+      return unit && request_.host.unit(*unit).driver == driver;
+    });
+  }
+
+  bool needs_kernel_msi() const {
+    return std::any_of(relevant_.begin(), relevant_.end(), [&](std::size_t d) {
+      const Device& device = request_.host.devices[d];
+      return !device.facts[DeviceFact::isolated_msi] && device.unit &&
+             request_.host.unit(*device.unit).driver != Driver::mock;
+    });
+  }
+
+  void expect_kernel() {
+    if (assigned_.empty()) return;
+    for (const char* path : {"kernel.arch", "kernel.release", "kernel.page_size"}) expect(path);
+    if (needs_kernel_msi()) expect("kernel.isolated_msi");
+    if (involves(Driver::intel)) expect("kernel.intel_iommu_sm");
+  }
+
+  void expect_vm(const VirtualMachine& vm) {
+    expect("vms." + vm.name + ".memory.backing");
+    if (vm.memory.size) expect("vms." + vm.name + ".machine.type");
+  }
+
+  void expect_reserved() {
+    std::set<std::string> named;
+    for (const Assumption& a : plan_.assumptions) {
+      if (a.fact == "devices.reserved") named.insert(a.subjects.begin(), a.subjects.end());
+    }
+    for (std::size_t d : assigned_) {
+      const Device& device = request_.host.devices[d];
+      if (device.reserved || named.contains(device.id)) continue;
+      object("devices.reserved", fmt::format("`{}` has the driver's own regions, which is not listed", device.id));
+    }
+  }
+
+  const Plan& plan_;
+  const Request& request_;
+  Judgement& judgement_;
+  std::set<std::size_t> assigned_, relevant_;
+  std::set<std::string> listed_;
+};
+
+}  // namespace
+
+void check_assumptions(const Plan& plan, const Request& request, Judgement& judgement) {
+  Review(plan, request, judgement).run();
+}
+
+}  // namespace ioplan::check

@@ -1,0 +1,109 @@
+#include "engine/check/check.h"
+
+#include <algorithm>
+
+#include "engine/check/court.h"
+#include "engine/check/gaps.h"
+#include "engine/check/release.h"
+
+namespace ioplan {
+
+namespace check {
+
+void check_identity(const Plan& plan, const Request& request, Judgement& judgement) {
+  const std::string real = fingerprint(request.host);
+  if (plan.fingerprint != real) {
+    judgement.objections.push_back({std::string(obligation::fingerprint),
+                                    {},
+                                    fmt::format("the plan is for the host `{}`, and this is `{}`", plan.fingerprint, real)});
+  }
+  std::vector<std::string> names;
+  for (const VirtualMachine& vm : request.vms) names.push_back(vm.name);
+  if (plan.vms != names) {
+    judgement.objections.push_back({std::string(obligation::vms), plan.vms, "the plan is not about the VMs of the request"});
+  }
+}
+
+namespace {
+
+void check_feasible(const Court& court) {
+  const std::vector<Seat> seats = check_placement(court);
+  check_attributes(court, seats);
+  check_wishes(court, seats);
+  check_ioas(court, seats);
+  check_kvm(court);
+  check_resources(court, seats);
+  check_optimality(court);
+  check_steps(court);
+}
+
+// What no search over placements would notice.
+bool refused_outright(const Court& court) {
+  const Policy& policy = court.world.request.policy;
+  if (policy.assumptions == Permission::refuse && !court.plan.assumptions.empty()) return true;
+  return std::any_of(court.world.scenes.begin(), court.world.scenes.end(), [&](const Scene& scene) {
+    return broken_peers(court.world, scene).has_value() ||
+           (policy.coherency == CoherencyPolicy::required && !scene.mediated.empty());
+  });
+}
+
+void check_in_world(const Plan& plan, const Completion& completion, const Law& law, const CheckOptions& options,
+                    Judgement& judgement) {
+  const World world(completion.request, law, plan.preferences);
+  const World unspoilt(completion.request, law, {});
+  const Court court{plan, world, unspoilt, options, judgement};
+  if (plan.verdict == Verdict::feasible) return check_feasible(court);
+  if (!refused_outright(court)) check_no_placement(court);
+}
+
+// Says under which values an objection arose.
+void append(Judgement& to, Judgement&& from, const std::string& values) {
+  for (Objection& o : from.objections) {
+    if (!values.empty()) o.text += " (with " + values + ")";
+    to.objections.push_back(std::move(o));
+  }
+  for (std::string& d : from.doubts) {
+    if (std::find(to.doubts.begin(), to.doubts.end(), d) == to.doubts.end()) to.doubts.push_back(std::move(d));
+  }
+}
+
+// One set of values under which the answer is wrong is enough.
+void check_in_every_world(const Plan& plan, const Request& request, const Law& law, const CheckOptions& options,
+                          Judgement& judgement) {
+  const Completions completions = completions_of(request, options.completions);
+  if (!completions.exhaustive) judgement.doubts.emplace_back("not every combination of unknown facts was tried");
+  if (completions.all.empty()) judgement.doubts.emplace_back("an unknown fact has no value to try");
+  for (const Completion& completion : completions.all) {
+    Judgement here;
+    check_in_world(plan, completion, law, options, here);
+    const bool wrong = !here.accepted();
+    append(judgement, std::move(here), completion.text);
+    if (wrong) return;
+  }
+}
+
+// A feasible answer owes no reasons.
+void check_no_excuses(const Plan& plan, Judgement& judgement) {
+  if (plan.conflict.empty() && plan.unknown.empty()) return;
+  judgement.objections.push_back(
+      {std::string(obligation::infeasible), {}, "a `feasible` answer names a conflict or an unknown fact"});
+}
+
+}  // namespace
+}  // namespace check
+
+Judgement check_plan(const Plan& plan, const Request& request, const Law& law, const CheckOptions& options) {
+  Judgement judgement;
+  check::check_identity(plan, request, judgement);
+  if (!judgement.accepted()) return judgement;
+  check::check_assumptions(plan, request, judgement);
+  switch (plan.verdict) {
+    case Verdict::undecided: check::check_undecided(plan, request, judgement); return judgement;
+    case Verdict::infeasible: check::check_conflict(plan, request, law, judgement); break;
+    case Verdict::feasible: check::check_no_excuses(plan, judgement); break;
+  }
+  check::check_in_every_world(plan, request, law, options, judgement);
+  return judgement;
+}
+
+}  // namespace ioplan

@@ -1,0 +1,90 @@
+// Paths of facts, as plans name them: "kernel.release", "iommus.dmar0.cap", "devices.0000:01:00.0.pasid_bits",
+// "vms.vm0.memory.backing". Ids may hold dots, so the key is what follows the last one.
+
+#include <algorithm>
+#include <optional>
+
+#include "engine/check/gaps.h"
+
+namespace ioplan::check {
+
+namespace {
+
+// Present, absent, or nothing when there is no such fact.
+using Presence = std::optional<bool>;
+
+template <class Fact>
+Presence presence(const Facts<Fact>& facts, std::string_view key, DriverSet drivers = kEveryDriver) {
+  for (std::size_t i = 0; i < kFactCount<Fact>; ++i) {
+    const auto fact = static_cast<Fact>(i);
+    if (row_of(fact).key == key && (row_of(fact).drivers & drivers) != 0) return facts[fact].has_value();
+  }
+  return std::nullopt;
+}
+
+Presence kernel_fact(const Kernel& kernel, std::string_view key) {
+  if (key == "arch") return kernel.arch.has_value();
+  if (key == "release") return kernel.release.has_value();
+  return presence(kernel.facts, key);
+}
+
+// Some keys of the documents stand for several facts.
+Presence unit_fact(const Unit& unit, std::string_view key) {
+  const auto has = [&](UnitFact f) { return unit.facts[f].has_value(); };
+  if (key == "input_range") return has(UnitFact::input_start) || has(UnitFact::input_last);
+  if (key == "domain_range") return has(UnitFact::domain_first) || has(UnitFact::domain_last);
+  if (key == "dma_range") return has(UnitFact::dma_start) || has(UnitFact::dma_last);
+  if (key == "idr") return has(UnitFact::idr0);
+  if (key == "granule") return has(UnitFact::idr5);
+  return presence(unit.facts, key, driver_set(unit.driver));
+}
+
+Presence device_fact(const Device& device, std::string_view key) {
+  if (key == "iommu") return device.unit.has_value();
+  if (key == "group") return device.group.has_value();
+  if (key == "reserved") return device.reserved.has_value();
+  return presence(device.facts, key);
+}
+
+Presence vm_fact(const VirtualMachine& vm, std::string_view key) {
+  if (key == "memory.backing") return vm.memory.backing.has_value();
+  if (key == "machine.type") return vm.machine.type.has_value();
+  if (key == "machine.cpu_vendor") return vm.machine.cpu_vendor.has_value();
+  if (key == "machine.pci_hole64_size") return vm.machine.pci_hole64_size.has_value();
+  return std::nullopt;
+}
+
+Presence fact_of_vm(const Request& request, std::string_view rest) {
+  for (const VirtualMachine& vm : request.vms) {
+    const std::size_t n = vm.name.size();
+    if (rest.size() > n && rest.substr(0, n) == vm.name && rest[n] == '.') return vm_fact(vm, rest.substr(n + 1));
+  }
+  return std::nullopt;
+}
+
+Presence find(const Request& request, std::string_view path) {
+  const std::size_t dot = path.find('.');
+  if (dot == std::string_view::npos) return std::nullopt;
+  const std::string_view room = path.substr(0, dot);
+  const std::string_view rest = path.substr(dot + 1);
+  if (room == "kernel") return kernel_fact(request.host.kernel, rest);
+  if (room == "vms") return fact_of_vm(request, rest);
+  const std::size_t last = rest.rfind('.');
+  if (last == std::string_view::npos) return std::nullopt;
+  const std::string_view id = rest.substr(0, last);
+  const std::string_view key = rest.substr(last + 1);
+  if (room == "iommus") {
+    const auto unit = request.host.find_unit(id);
+    return unit ? unit_fact(request.host.unit(*unit), key) : std::nullopt;
+  }
+  const auto device = room == "devices" ? request.host.find_device(id) : std::nullopt;
+  return device ? device_fact(request.host.device(*device), key) : std::nullopt;
+}
+
+}  // namespace
+
+bool absent(const Request& request, const std::string& path) { return find(request, path) == Presence(false); }
+
+bool nameable(const Request& request, const std::string& path) { return find(request, path).has_value(); }
+
+}  // namespace ioplan::check

@@ -1,0 +1,15 @@
+// Minimal conflicts: which rule instances, enforced alone, already leave a VM without a plan.
+#pragma once
+
+#include <vector>
+
+#include "engine/solve/solver.h"
+
+namespace ioplan {
+
+// A minimal conflict of the first VM that has none of its own plans; empty when every VM alone is feasible.
+// `vm` receives that VM.
+std::vector<Conflict> minimal_conflict(const Request& request, const Solved& solved, const Law& law,
+                                       const CoverBudget& budget, std::size_t& vm);
+
+}  // namespace ioplan

@@ -1,0 +1,315 @@
+#include "engine/explain/explain.h"
+
+#include <algorithm>
+#include <deque>
+#include <functional>
+#include <set>
+
+#include <fmt/format.h>
+
+#include "engine/base/text.h"
+#include "engine/explain/conflict.h"
+
+namespace ioplan {
+
+namespace {
+
+struct Change {
+  Fix fix;
+  std::function<void(Request&)> apply;
+};
+
+std::vector<Needs> required_only(const Request& request) {
+  std::vector<Needs> needs;
+  for (const VirtualMachine& vm : request.vms) {
+    Needs n = vm.needs;
+    for (Need* need : {&n.dirty_tracking, &n.nest_parent, &n.pasid}) {
+      if (*need == Need::preferred) *need = Need::no;
+    }
+    needs.push_back(n);
+  }
+  return needs;
+}
+
+// Changes that a conflict suggests. Each is a guess until it is planned.
+class Suggestions {
+ public:
+  Suggestions(const Request& request, std::size_t vm) : request_(request), vm_(vm) {}
+
+  std::vector<Change> for_conflict(const std::vector<Conflict>& conflict) {
+    for (const Conflict& c : conflict) for_rule(c);
+    for (const Conflict& c : conflict) {
+      for (const std::string& subject : c.subjects) remove_group_of(subject);
+    }
+    return std::move(changes_);
+  }
+
+ private:
+  const VirtualMachine& vm() const { return request_.vms[vm_]; }
+
+  void add(std::string change, std::vector<std::string> subjects, std::string text, std::function<void(Request&)> apply) {
+    changes_.push_back({{std::move(change), std::move(subjects), std::move(text)}, std::move(apply)});
+  }
+
+  void for_rule(const Conflict& c) {
+    const std::string& rule = c.rule;
+    if (rule.starts_with("needs.")) drop_need(rule);
+    if (rule.starts_with("coherency.") || rule == "usable.enforceable") relax_coherency();
+    if (rule == "usable.assumed-coherency") {
+      add("relax-policy", {"assumed_coherency"}, "set `assumed_coherency: allow` in the policy",
+          [](Request& r) { r.policy.assumed_coherency = Permission::allow; });
+    }
+    if (rule == "usable.dma-coherency") {
+      add("guest-cache-maintenance", {vm().name},
+          fmt::format("set `guest_cache_maintenance: true` for {}, if its guest maintains caches", vm().name),
+          [v = vm_](Request& r) { r.vms[v].guest_cache_maintenance = true; });
+    }
+    if (rule == "usable.isolated-msi") {
+      add("allow-unsafe-interrupts", {"kernel.allow_unsafe_interrupts"},
+          "load iommufd with `allow_unsafe_interrupts=1`, if every guest is trusted with interrupts",
+          [](Request& r) { r.host.kernel.facts[KernelFact::allow_unsafe_interrupts] = 1; });
+    }
+    if (rule == "usable.direct-region") drop_direct_region(c.subjects.front());
+    if (rule == "usable.reserved-regions" || rule == "ioas.aperture" || rule == "ioas.alignment") move_memory();
+    if (rule == "ioas.read-only") map_writable();
+    if (rule.starts_with("policy.")) relax_rules(rule);
+    if (rule == "usable.pasid-width" || rule == "usable.pasid-attach") drop_need("needs.pasid");
+  }
+
+  void drop_need(const std::string& rule) {
+    Need Needs::*need = rule == "needs.dirty-tracking" ? &Needs::dirty_tracking
+                        : rule == "needs.nest-parent"  ? &Needs::nest_parent
+                                                       : &Needs::pasid;
+    const char* key = rule == "needs.dirty-tracking" ? "dirty_tracking" : rule == "needs.nest-parent" ? "nest_parent" : "pasid";
+    add("drop-need", {vm().name, key}, fmt::format("drop `needs.{}` of {}, or make it `preferred`", key, vm().name),
+        [v = vm_, need](Request& r) { r.vms[v].needs.*need = Need::no; });
+  }
+
+  void relax_coherency() {
+    for (CoherencyPolicy policy : {CoherencyPolicy::safe, CoherencyPolicy::strict}) {
+      if (policy >= request_.policy.coherency) continue;
+      add("relax-policy", {"coherency"},
+          fmt::format("set `coherency: {}` in the policy", kCoherencyPolicyNames[static_cast<std::size_t>(policy)]),
+          [policy](Request& r) { r.policy.coherency = policy; });
+    }
+  }
+
+  void drop_direct_region(const std::string& id) {
+    add("drop-direct-region", {id},
+        fmt::format("have firmware drop the reserved region (RMRR, IVMD) of {}, or use another device", id),
+        [id](Request& r) {
+          const auto d = r.host.find_device(id);
+          if (!d || !r.host.devices[d->index()].reserved) return;
+          std::erase_if(*r.host.devices[d->index()].reserved, [](const auto& x) { return x.type == ReservedType::direct; });
+        });
+  }
+
+  void relax_rules(const std::string& rule) {
+    for (const PolicyRule& r : request_.policy.rules) {
+      const bool matters = (rule == "policy.separate" && std::holds_alternative<SeparateRule>(r.what)) ||
+                           (rule == "policy.together" && std::holds_alternative<TogetherRule>(r.what)) ||
+                           (rule == "policy.limit" && std::holds_alternative<LimitRule>(r.what)) ||
+                           std::holds_alternative<RequireRule>(r.what);
+      if (!matters) continue;
+      add("drop-rule", {r.name}, fmt::format("drop policy rule `{}`", r.name), [name = r.name](Request& request) {
+        std::erase_if(request.policy.rules, [&](const PolicyRule& x) { return x.name == name; });
+      });
+    }
+  }
+
+  // RAM from `memory.size` can shrink, or move with the machine's rules; explicit ranges can be moved up.
+  void move_memory() {
+    if (!vm().memory.size) {
+      move_ranges();
+      return;
+    }
+    if (vm().machine.cpu_vendor == CpuVendor::intel) {
+      add("move-memory", {vm().name},
+          fmt::format("use a machine with `cpu_vendor: amd` for {}, which puts high RAM at 1 TiB", vm().name),
+          [v = vm_](Request& r) { r.vms[v].machine.cpu_vendor = CpuVendor::amd; });
+    }
+    for (std::uint64_t size = std::uint64_t{1} << 50; size >= std::uint64_t{1} << 29; size /= 2) {
+      if (size >= *vm().memory.size) continue;
+      add("shrink-memory", {vm().name, format_size(size)}, fmt::format("give {} at most {}", vm().name, format_size(size)),
+          [v = vm_, size](Request& r) { r.vms[v].memory.size = size; });
+    }
+  }
+
+  void move_ranges() {
+    for (unsigned lg2 : {21U, 30U, 32U, 36U, 40U}) {
+      const std::uint64_t start = std::uint64_t{1} << lg2;
+      add("move-memory", {vm().name, format_hex(start)},
+          fmt::format("map the memory of {} from {} up", vm().name, format_hex(start)), [v = vm_, start](Request& r) {
+            std::uint64_t next = start;
+            for (MemoryRange& m : r.vms[v].memory.ranges) {
+              const std::uint64_t extent = m.gpa.extent();
+              m.gpa = {next, next + extent};
+              next += extent + 1;
+            }
+          });
+    }
+  }
+
+  void map_writable() {
+    add("map-writable", {vm().name}, fmt::format("map the read-only memory of {} writable", vm().name),
+        [v = vm_](Request& r) {
+          for (MemoryRange& m : r.vms[v].memory.ranges) m.access = Access::read_write;
+        });
+  }
+
+  // The VM's devices of the subject's group, which leave together.
+  void remove_group_of(const std::string& subject) {
+    std::vector<std::string> ids;
+    const auto found = request_.host.find_device(subject);
+    for (const AssignedDevice& a : vm().devices) {
+      if (!a.host) {
+        if (a.mdev == subject) ids.push_back(a.mdev);
+        continue;
+      }
+      const Device& d = request_.host.device(*a.host);
+      if (found && d.group && d.group == request_.host.device(*found).group) ids.push_back(d.id);
+    }
+    if (ids.empty() || !removed_.insert(ids.front()).second) return;
+    add("remove-device", ids, fmt::format("remove {} from {}", fmt::join(ids, ", "), vm().name),
+        [v = vm_, ids](Request& r) {
+          std::erase_if(r.vms[v].devices, [&](const AssignedDevice& a) {
+            const std::string& id = a.host ? r.host.device(*a.host).id : a.mdev;
+            return std::ranges::find(ids, id) != ids.end();
+          });
+        });
+  }
+
+  const Request& request_;
+  std::size_t vm_;
+  std::vector<Change> changes_;
+  std::set<std::string> removed_;
+};
+
+// VMs that are fine alone but not together compete for domain ids.
+std::vector<Conflict> domain_id_conflict(const Request& request) {
+  std::vector<std::string> vms;
+  for (const VirtualMachine& vm : request.vms) vms.push_back(vm.name);
+  return {{"core.domain-ids", vms,
+           "the units do not have enough domain ids for the HWPTs that " + fmt::format("{}", fmt::join(vms, ", ")) +
+               " need together"}};
+}
+
+class FixSearch {
+ public:
+  FixSearch(const Law& law, const CoverBudget& budget) : law_(law), budget_(budget) {}
+
+  struct Reason {
+    std::vector<Conflict> conflict;
+    std::size_t vm = 0;
+    bool feasible = false;
+  };
+
+  Reason ask(const Request& request) const {
+    Reason reason;
+    const Solved solved = solve(request, required_only(request), law_, budget_);
+    reason.feasible = solved.verdict == Verdict::feasible;
+    if (reason.feasible) return reason;
+    reason.conflict = mediated_conflict(request, reason.vm);
+    if (reason.conflict.empty()) reason.conflict = minimal_conflict(request, solved, law_, budget_, reason.vm);
+    if (reason.conflict.empty()) {
+      reason.vm = 0;
+      reason.conflict = domain_id_conflict(request);
+    }
+    return reason;
+  }
+
+  // `coherency: required` refuses mediated devices before any cover is asked (solver.cc).
+  static std::vector<Conflict> mediated_conflict(const Request& request, std::size_t& vm) {
+    if (request.policy.coherency != CoherencyPolicy::required) return {};
+    for (vm = 0; vm < request.vms.size(); ++vm) {
+      for (const AssignedDevice& a : request.vms[vm].devices) {
+        if (a.host) continue;
+        return {{"coherency.mediated", {a.mdev},
+                 fmt::format("the mediated device {} always makes KVM non-coherent, and the policy says "
+                             "`coherency: required`", a.mdev)}};
+      }
+    }
+    vm = 0;
+    return {};
+  }
+
+  // Single changes; where none helps, the shortest chains of changes, each suggested by what is left of the no.
+  std::vector<Fix> fixes(const Request& request, const Reason& reason) const {
+    struct State {
+      Request request;
+      Fix made;
+      Reason reason;
+    };
+    std::deque<State> open{{request, {}, reason}};
+    std::vector<Fix> found;
+    std::size_t plans = 0;
+    for (std::size_t depth = 1; depth <= kDeepest && found.empty(); ++depth) {
+      std::deque<State> next;
+      for (State& state : open) {
+        bool shrunk = false;
+        for (Change& change : Suggestions(state.request, state.reason.vm).for_conflict(state.reason.conflict)) {
+          if (change.fix.change == "shrink-memory" && shrunk) continue;  // the largest size that works is enough
+          if (++plans > kMostPlans || found.size() >= kMostFixes) return found;
+          State changed{state.request, joined(state.made, change.fix), {}};
+          change.apply(changed.request);
+          changed.reason = ask(changed.request);
+          if (!changed.reason.feasible) {
+            next.push_back(std::move(changed));
+            continue;
+          }
+          shrunk = shrunk || change.fix.change == "shrink-memory";
+          if (std::ranges::none_of(found, [&](const Fix& f) { return f.text == changed.made.text; })) {
+            found.push_back(changed.made);
+          }
+        }
+      }
+      open = std::move(next);
+    }
+    return found;
+  }
+
+ private:
+  static constexpr std::size_t kDeepest = 3;
+  static constexpr std::size_t kMostFixes = 8;
+  static constexpr std::size_t kMostPlans = 200;
+
+  static Fix joined(const Fix& a, const Fix& b) {
+    if (a.change.empty()) return b;
+    Fix both{a.change == b.change ? a.change : a.change + "+" + b.change, a.subjects, a.text + "; and " + b.text};
+    both.subjects.insert(both.subjects.end(), b.subjects.begin(), b.subjects.end());
+    return both;
+  }
+
+  const Law& law_;
+  const CoverBudget& budget_;
+};
+
+// When no short chain of changes helps: the devices that have to leave, one conflict after the other.
+Fix remove_until_feasible(Request request, FixSearch::Reason reason, const FixSearch& search) {
+  Fix all{"remove-device", {}, {}};
+  while (!reason.feasible) {
+    auto changes = Suggestions(request, reason.vm).for_conflict(reason.conflict);
+    std::erase_if(changes, [](const Change& c) { return c.fix.change != "remove-device"; });
+    if (changes.empty()) return {};
+    all.subjects.insert(all.subjects.end(), changes[0].fix.subjects.begin(), changes[0].fix.subjects.end());
+    changes[0].apply(request);
+    reason = search.ask(request);
+  }
+  all.text = fmt::format("remove {}", fmt::join(all.subjects, ", "));
+  return all;
+}
+
+}  // namespace
+
+Explanation explain_no(const Request& request, const Law& law, const CoverBudget& budget) {
+  const FixSearch search(law, budget);
+  const FixSearch::Reason reason = search.ask(request);
+  Explanation explanation{reason.conflict, search.fixes(request, reason)};
+  if (explanation.fixes.empty()) {
+    Fix fix = remove_until_feasible(request, reason, search);
+    if (!fix.change.empty()) explanation.fixes.push_back(std::move(fix));
+  }
+  return explanation;
+}
+
+}  // namespace ioplan
