@@ -21,8 +21,8 @@ using obligation::assumptions;
 
 class Review {
  public:
-  Review(const Plan& plan, const Request& request, Judgement& judgement)
-      : plan_(plan), request_(request), judgement_(judgement) {
+  Review(const Plan& plan, const Request& request, const Law& law, Judgement& judgement)
+      : plan_(plan), request_(request), law_(law), judgement_(judgement) {
     find_relevant();
   }
 
@@ -115,12 +115,17 @@ class Review {
     }
   }
 
-  // Drivers of the units behind the relevant devices, as far as they are known.
-  bool involves(Driver driver) const {
-    return std::any_of(relevant_.begin(), relevant_.end(), [&](std::size_t d) {
-      const auto& unit = request_.host.devices[d].unit;
-      return unit && request_.host.unit(*unit).driver == driver;
-    });
+  // Would another value make another device of any that is relevant? Asked only where all else is known.
+  bool matters(KernelFact fact) const {
+    if (request_.host.kernel.facts[fact] || !gaps_of(request_).empty()) return false;
+    Host other = request_.host;
+    for (std::uint64_t value : row_of(fact).candidates) {
+      other.kernel.facts[fact] = value;
+      for (std::size_t d : relevant_) {
+        if (law_.describe(other, DeviceIndex(d)) != law_.describe(request_.host, DeviceIndex(d))) return true;
+      }
+    }
+    return false;
   }
 
   bool needs_kernel_msi() const {
@@ -135,7 +140,7 @@ class Review {
     if (assigned_.empty()) return;
     for (const char* path : {"kernel.arch", "kernel.release", "kernel.page_size"}) expect(path);
     if (needs_kernel_msi()) expect("kernel.isolated_msi");
-    if (involves(Driver::intel)) expect("kernel.intel_iommu_sm");
+    if (matters(KernelFact::intel_iommu_sm)) expect("kernel.intel_iommu_sm");
   }
 
   void expect_vm(const VirtualMachine& vm) {
@@ -157,6 +162,7 @@ class Review {
 
   const Plan& plan_;
   const Request& request_;
+  const Law& law_;
   Judgement& judgement_;
   std::set<std::size_t> assigned_, relevant_;
   std::set<std::string> listed_;
@@ -164,8 +170,8 @@ class Review {
 
 }  // namespace
 
-void check_assumptions(const Plan& plan, const Request& request, Judgement& judgement) {
-  Review(plan, request, judgement).run();
+void check_assumptions(const Plan& plan, const Request& request, const Law& law, Judgement& judgement) {
+  Review(plan, request, law, judgement).run();
 }
 
 }  // namespace ioplan::check

@@ -96,7 +96,7 @@ Judgement check_plan(const Plan& plan, const Request& request, const Law& law, c
   Judgement judgement;
   check::check_identity(plan, request, judgement);
   if (!judgement.accepted()) return judgement;
-  check::check_assumptions(plan, request, judgement);
+  check::check_assumptions(plan, request, law, judgement);
   switch (plan.verdict) {
     case Verdict::undecided: check::check_undecided(plan, request, judgement); return judgement;
     case Verdict::infeasible: check::check_conflict(plan, request, law, judgement); break;

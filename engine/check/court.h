@@ -65,7 +65,7 @@ void check_no_placement(const Court& court);
 // fingerprint, vms
 void check_identity(const Plan& plan, const Request& request, Judgement& judgement);
 // assumptions
-void check_assumptions(const Plan& plan, const Request& request, Judgement& judgement);
+void check_assumptions(const Plan& plan, const Request& request, const Law& law, Judgement& judgement);
 // infeasible: the answer has its parts
 void check_conflict(const Plan& plan, const Request& request, const Law& law, Judgement& judgement);
 // undecided

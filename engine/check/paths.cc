@@ -34,7 +34,10 @@ Presence unit_fact(const Unit& unit, std::string_view key) {
   if (key == "input_range") return has(UnitFact::input_start) || has(UnitFact::input_last);
   if (key == "domain_range") return has(UnitFact::domain_first) || has(UnitFact::domain_last);
   if (key == "dma_range") return has(UnitFact::dma_start) || has(UnitFact::dma_last);
-  if (key == "idr") return has(UnitFact::idr0);
+  if (key == "idr" || key == "idr[0]") return has(UnitFact::idr0);
+  if (key == "idr[1]") return has(UnitFact::idr1);
+  if (key == "idr[3]") return has(UnitFact::idr3);
+  if (key == "idr[5]") return has(UnitFact::idr5);
   if (key == "granule") return has(UnitFact::idr5);
   return presence(unit.facts, key, driver_set(unit.driver));
 }

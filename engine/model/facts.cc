@@ -7,6 +7,7 @@ namespace {
 constexpr std::uint64_t kNo = 0;
 constexpr std::uint64_t kYes = 1;
 constexpr std::array<std::uint64_t, 2> kNoYes = {0, 1};
+constexpr std::array<std::uint64_t, 2> kYesNo = {1, 0};
 
 constexpr DriverSet kIntel = driver_set(Driver::intel);
 constexpr DriverSet kAmd = driver_set(Driver::amd);
@@ -18,25 +19,27 @@ constexpr DriverSet kS390 = driver_set(Driver::s390);
 constexpr DriverSet kMock = driver_set(Driver::mock);
 constexpr DriverSet kArm = kSmmuv3 | kSmmuv2;
 
-// Registers to try where one is absent: nothing set, a small unit, a rich one, and rich ones that lack one thing each.
-// The values are those of real machines where possible (Skylake client, Sapphire Rapids, Milan, MMU-600).
-constexpr std::array<std::uint64_t, 6> kCaps = {0x8d2078c106f0466, 0xd2008c40660462, 0x1c0000c40660462,
-                                                0x8d2078c106f0066, 0x19ed008c40780c66, 0};
-constexpr std::array<std::uint64_t, 6> kEcaps = {0xf020df, 0xf050da, 0x3ef9ea6f050df, 0x29a00f0505e, 0x9a00f0505e, 0};
-constexpr std::array<std::uint64_t, 4> kEfrs = {0x246577efa2254afa, 0x58f77ef22294a5a, 0xc00, 0};
-constexpr std::array<std::uint64_t, 3> kEfr2s = {0, 0x10, 0x808};
+// Values to try where a fact is absent. The most capable comes first: what is refused even then is refused for good.
+// Then come values that lack something. They are those of real machines where possible (Sapphire Rapids, Skylake client,
+// Genoa, Milan, MMU-600).
+constexpr std::array<std::uint64_t, 6> kCaps = {0x19ed008c40780c66, 0x8d2078c106f0466, 0xd2008c40660462,
+                                                0x1c0000c40660462, 0x8d2078c106f0066, 0};
+constexpr std::array<std::uint64_t, 6> kEcaps = {0x3ef9ea6f050df, 0xf020df, 0xf050da, 0x29a00f0505e, 0x9a00f0505e, 0};
+constexpr std::array<std::uint64_t, 4> kEfrs = {0x25bf732fa2295afe, 0x246577efa2254afa, 0x58f77ef22294a5a,
+                                                0xc00};
+constexpr std::array<std::uint64_t, 3> kEfr2s = {0x1d, 0, 0x800};
 constexpr std::array<std::uint64_t, 4> kIdr0s = {0x0d8ff1ff, 0x0d8ff13e, 0x0d8ff13f, 0};
 constexpr std::array<std::uint64_t, 2> kIdr1s = {0x0e739d10, 0x0e739810};
 constexpr std::array<std::uint64_t, 2> kIdr3s = {0, 0x1900};
-constexpr std::array<std::uint64_t, 4> kIdr5s = {0x75, 0x40, 0x476, 0x10};
-constexpr std::array<std::uint64_t, 3> kFeatures = {0x181fef, 0x781fef, 0};
+constexpr std::array<std::uint64_t, 4> kIdr5s = {0x476, 0x75, 0x40, 0x10};
+constexpr std::array<std::uint64_t, 3> kFeatures = {0x781fef, 0x181fef, 0};
 constexpr std::array<std::uint64_t, 3> kWidths = {48, 39, 32};
 constexpr std::array<std::uint64_t, 3> kPageSizes = {0xfffffffffffff000, 0x40201000, 0xffffffffffff0000};
-constexpr std::array<std::uint64_t, 3> kHttu = {0, 1, 2};
+constexpr std::array<std::uint64_t, 3> kHttu = {2, 1, 0};
 constexpr std::array<std::uint64_t, 3> kRiscvCaps = {0x7f0f10, 0x200, 0};
 constexpr std::array<std::uint64_t, 2> kDmaStarts = {0, 0x100000000};
-constexpr std::array<std::uint64_t, 2> kDmaLasts = {0x3ffffffffff, 0xffffffffffffffff};
-constexpr std::array<std::uint64_t, 2> kPasidBits = {0, 20};
+constexpr std::array<std::uint64_t, 2> kDmaLasts = {0xffffffffffffffff, 0x3ffffffffff};
+constexpr std::array<std::uint64_t, 2> kPasidBits = {20, 0};
 constexpr std::array<std::uint64_t, 4> kClasses = {0x020000, 0x030000, 0x010802, 0x0c0330};
 constexpr std::array<std::uint64_t, 2> kIds = {0x8086, 0x10de};
 constexpr std::array<std::uint64_t, 2> kNodes = {0, 1};
@@ -68,12 +71,12 @@ constexpr std::array<FactRow, kFactCount<UnitFact>> kUnitRows = {{
     {"idr5", FactKind::hex, 32, kSmmuv3, std::nullopt, kIdr5s},
     {"features", FactKind::hex, 32, kSmmuv3, std::nullopt, kFeatures},
     {"oas", FactKind::integer, 6, kSmmuv3, std::nullopt, kWidths},
-    {"coherent", FactKind::boolean, 1, kArm, std::nullopt, kNoYes},
+    {"coherent", FactKind::boolean, 1, kArm, std::nullopt, kYesNo},
     {"httu", FactKind::integer, 2, kSmmuv3, std::nullopt, kHttu},
     {"nesting_erratum", FactKind::boolean, 1, kSmmuv3, kNo, kNoYes},
     {"page_mask", FactKind::hex, 64, kVirtio | kSmmuv2, std::nullopt, kPageSizes},
-    {"stage1", FactKind::boolean, 1, kSmmuv2, std::nullopt, kNoYes},
-    {"stage2", FactKind::boolean, 1, kSmmuv2, std::nullopt, kNoYes},
+    {"stage1", FactKind::boolean, 1, kSmmuv2, std::nullopt, kYesNo},
+    {"stage2", FactKind::boolean, 1, kSmmuv2, std::nullopt, kYesNo},
     {"input_bits", FactKind::integer, 7, kSmmuv2, std::nullopt, kWidths},
     {"ipa_bits", FactKind::integer, 7, kSmmuv2, std::nullopt, kWidths},
     {"context_banks", FactKind::integer, 8, kSmmuv2, 128, {}},
@@ -95,8 +98,8 @@ constexpr std::array<FactRow, kFactCount<DeviceFact>> kDeviceRows = {{
     {"vendor", FactKind::hex, 16, kEveryDriver, std::nullopt, kIds},
     {"device", FactKind::hex, 16, kEveryDriver, std::nullopt, kIds},
     {"numa", FactKind::integer, 32, kEveryDriver, std::nullopt, kNodes},
-    {"dma_coherent", FactKind::boolean, 1, kEveryDriver, std::nullopt, kNoYes},
-    {"canwbs", FactKind::boolean, 1, kSmmuv3, std::nullopt, kNoYes},
+    {"dma_coherent", FactKind::boolean, 1, kEveryDriver, std::nullopt, kYesNo},
+    {"canwbs", FactKind::boolean, 1, kSmmuv3, std::nullopt, kYesNo},
     {"pasid_bits", FactKind::integer, 5, kEveryDriver, std::nullopt, kPasidBits},
     {"isolated_msi", FactKind::boolean, 1, kEveryDriver, std::nullopt, {}},  // stock: the kernel's
     {"no_dirty", FactKind::boolean, 1, kMock, kNo, kNoYes},

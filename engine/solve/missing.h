@@ -17,7 +17,7 @@ namespace ioplan {
 
 struct MissingFact {
   std::string path;  // "iommus.dmar0.ecap", "devices.0000:01:00.0.canwbs", "vms.vm0.machine.cpu_vendor"
-  std::vector<std::uint64_t> candidates;  // at least one
+  std::vector<std::uint64_t> candidates;  // the most capable first; empty when no document value could be tried
   std::function<void(Request&, std::uint64_t)> set;
   std::function<std::string(std::uint64_t)> show;  // a value as a document would write it
 };

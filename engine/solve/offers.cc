@@ -73,11 +73,12 @@ std::vector<Unusable> unusable_groups(const Problem& problem, const RuleBook& ru
   }
   std::vector<Unusable> found;
   for (std::uint32_t g = 0; g < problem.groups.size(); ++g) {
-    for (std::uint32_t cls : problem.groups[g].assigned_classes) {
-      if (for_assigned[cls] != nullptr) found.push_back({g, cls, for_assigned[cls]});
-    }
+    // What keeps a group from being bound at all comes before what keeps a device from being attached.
     for (std::uint32_t cls : problem.groups[g].member_classes) {
       if (for_members[cls] != nullptr) found.push_back({g, cls, for_members[cls]});
+    }
+    for (std::uint32_t cls : problem.groups[g].assigned_classes) {
+      if (for_assigned[cls] != nullptr) found.push_back({g, cls, for_assigned[cls]});
     }
   }
   return found;

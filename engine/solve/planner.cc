@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 
 #include <fmt/format.h>
 
@@ -137,81 +138,104 @@ std::pair<std::string, std::string> describe_difference(const Plan& a, const Pla
   });
 }
 
-// Plans for values of unknown facts until two answers differ.
+// Plans for values of unknown facts until two answers differ. The first candidates are the most capable values; from
+// there facts change one at a time, then all facts of one key together, then all facts. Wherever an answer differs, the
+// way there is walked fact by fact, so that one fact can be named that changes it.
 class UnknownSearch {
  public:
-  UnknownSearch(const Request& request, const Planner& planner) : planner_(planner), facts_(unknown_facts(request)) {
+  UnknownSearch(const Request& request, const Planner& planner)
+      : planner_(planner), facts_(unknown_facts(request)) {
     completed_ = request;
-    for (const MissingFact& f : facts_) f.set(completed_, f.candidates[0]);
+    for (const MissingFact& f : facts_) {
+      if (!f.candidates.empty()) f.set(completed_, f.candidates[0]);
+    }
   }
 
   bool any() const { return !facts_.empty(); }
-
-  // The answer for the first candidates of all facts.
-  Answer first() { return planner_.answer(completed_); }
   const Request& completed() const { return completed_; }
+
+  // Facts for which no document value could even be tried: a device behind none of the host's units.
+  std::vector<UnknownFact> unanswerable() const {
+    std::vector<UnknownFact> found;
+    for (const MissingFact& f : facts_) {
+      if (f.candidates.empty()) found.push_back({f.path, "a unit", "depends on it", "none", "infeasible"});
+    }
+    return found;
+  }
 
   std::vector<UnknownFact> deciding(const Plan& base) {
     std::vector<UnknownFact> found;
-    for (const MissingFact& f : facts_) {
-      if (found.size() >= kMostNamed || spent_ > kMostPlans) break;
-      compare(f, completed_, base, found);
+    for (std::size_t f = 0; f < facts_.size() && found.size() < kMostNamed && spent_ < kMostPlans; ++f) {
+      for (std::size_t c = 1; c < facts_[f].candidates.size(); ++c) {
+        if (changes(base, Digits{{f, c}}, found)) break;
+      }
     }
-    if (found.empty()) try_combinations(base, found);
+    if (found.empty()) try_together(base, found);
     return found;
   }
 
  private:
   static constexpr std::size_t kMostNamed = 8;
-  static constexpr std::size_t kMostPlans = 600;
-  static constexpr std::size_t kMostCombinations = 256;
+  static constexpr std::size_t kMostPlans = 400;
 
-  // Does this fact alone change the answer that `base` gives for `at`?
-  bool compare(const MissingFact& f, const Request& at, const Plan& base, std::vector<UnknownFact>& found) {
-    Request changed = at;
-    for (std::size_t c = 1; c < f.candidates.size(); ++c) {
-      ++spent_;
-      f.set(changed, f.candidates[c]);
-      const Plan other = planner_.answer(changed).plan;
-      if (same_answer(base, other)) continue;
-      const auto [first, second] = describe_difference(base, other);
-      found.push_back({f.path, f.show(f.candidates[0]), first, f.show(f.candidates[c]), second});
-      return true;
+  // Facts that take other candidates than the first.
+  using Digits = std::map<std::size_t, std::size_t>;
+
+  Plan answer_at(const Digits& digits) {
+    ++spent_;
+    Request at = completed_;
+    for (const auto& [f, c] : digits) facts_[f].set(at, facts_[f].candidates[c]);
+    return planner_.answer(at).plan;
+  }
+
+  bool changes(const Plan& base, const Digits& digits, std::vector<UnknownFact>& found) {
+    if (digits.empty() || same_answer(base, answer_at(digits))) return false;
+    Digits walked;
+    Plan before = base;
+    for (const auto& [f, c] : digits) {
+      walked[f] = c;
+      Plan after = answer_at(walked);
+      if (!same_answer(before, after)) {
+        const auto [first, second] = describe_difference(before, after);
+        found.push_back({facts_[f].path, facts_[f].show(facts_[f].candidates[0]), first,
+                         facts_[f].show(facts_[f].candidates[c]), second});
+        return true;
+      }
+      before = std::move(after);
     }
     return false;
   }
 
-  // Facts may decide only together: walk through the combinations, one fact at a time, so that wherever the answer
-  // changes it was one fact that changed it.
-  void try_combinations(const Plan& base, std::vector<UnknownFact>& found) {
-    std::vector<std::size_t> digit(facts_.size(), 0);
-    Request at = completed_;
-    Plan before = base;
-    for (std::size_t step = 0; step < kMostCombinations && spent_ < kMostPlans; ++step) {
-      // Count up in mixed radix, moving back and forth instead of wrapping (a Gray code).
-      const std::size_t f = next_digit(step);
-      if (f == facts_.size()) return;
-      const std::size_t from = digit[f];
-      digit[f] = (from + 1) % facts_[f].candidates.size();
-      facts_[f].set(at, facts_[f].candidates[digit[f]]);
-      ++spent_;
-      const Plan after = planner_.answer(at).plan;
-      if (!same_answer(before, after)) {
-        const auto [first, second] = describe_difference(before, after);
-        found.push_back({facts_[f].path, facts_[f].show(facts_[f].candidates[from]), first,
-                         facts_[f].show(facts_[f].candidates[digit[f]]), second});
-        return;
-      }
-      before = after;
-    }
-  }
+  static std::string key_of(const MissingFact& f) { return f.path.substr(f.path.rfind('.') + 1); }
 
-  // The ruler sequence: fact 0 changes every step, fact 1 after a full round of fact 0, and so on.
-  std::size_t next_digit(std::size_t step) const {
-    std::size_t f = 0;
-    ++step;
-    while (f < facts_.size() && step % facts_[f].candidates.size() == 0) step /= facts_[f++].candidates.size();
-    return f;
+  void try_together(const Plan& base, std::vector<UnknownFact>& found) {
+    std::map<std::string, std::vector<std::size_t>> by_key;
+    std::size_t most = 0;
+    for (std::size_t f = 0; f < facts_.size(); ++f) {
+      by_key[key_of(facts_[f])].push_back(f);
+      most = std::max(most, facts_[f].candidates.size());
+    }
+    for (std::size_t c = 1; c < most; ++c) {
+      Digits all;
+      for (const auto& [key, members] : by_key) {
+        Digits same;
+        for (std::size_t f : members) {
+          if (c < facts_[f].candidates.size()) same[f] = all[f] = c;
+        }
+        if (spent_ > kMostPlans || changes(base, same, found)) return;
+      }
+      if (changes(base, all, found)) return;
+    }
+    // Few facts: every pair as well.
+    for (std::size_t f = 0; f < facts_.size(); ++f) {
+      for (std::size_t g = f + 1; g < facts_.size(); ++g) {
+        for (std::size_t c = 1; c < facts_[f].candidates.size(); ++c) {
+          for (std::size_t d = 1; d < facts_[g].candidates.size(); ++d) {
+            if (spent_ > kMostPlans || changes(base, {{f, c}, {g, d}}, found)) return;
+          }
+        }
+      }
+    }
   }
 
   const Planner& planner_;
@@ -246,13 +270,15 @@ Plan without_layout(const Plan& plan) {
 Plan make_plan(const Request& request, const Law& law, const PlanOptions& options) {
   const Planner planner(law, options);
   UnknownSearch unknown(request, planner);
-  Answer answer = unknown.first();
+  Answer answer;
   Plan& plan = answer.plan;
+  plan.unknown = unknown.unanswerable();
+  if (plan.unknown.empty()) answer = planner.answer(unknown.completed());
   plan.fingerprint = fingerprint(request.host);
   plan.vms.clear();
   for (const VirtualMachine& vm : request.vms) plan.vms.push_back(vm.name);
-  plan.assumptions = assumed_facts(unknown.completed());
-  if (unknown.any()) plan.unknown = unknown.deciding(plan);
+  if (plan.unknown.empty()) plan.assumptions = assumed_facts(unknown.completed());
+  if (plan.unknown.empty() && unknown.any()) plan.unknown = unknown.deciding(plan);
   if (!plan.unknown.empty()) plan.verdict = Verdict::undecided;
   if (plan.verdict == Verdict::undecided && plan.unknown.empty()) {
     plan.unknown.push_back({"budget", "spent", "no plan found", "larger", "unknown"});

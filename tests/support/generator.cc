@@ -141,7 +141,7 @@ class Generator {
       if (dice_.chance(10)) facts[KernelFact::amd_iommu_v2_pgsizes_only] = dice_.below(2);
       if (dice_.chance(6)) facts[KernelFact::amd_snp] = dice_.below(2);
     }
-    if (dice_.chance(3)) facts[KernelFact::isolated_msi] = 0;
+    if (dice_.chance(2)) facts[KernelFact::isolated_msi] = 0;
     if (dice_.chance(5)) facts[KernelFact::allow_unsafe_interrupts] = 1;
     if (dice_.chance(30)) kernel.release = "7.2.13";
   }
@@ -214,7 +214,7 @@ class Generator {
     unit.facts[UnitFact::idr1] = 0x0e739d10;
     unit.facts[UnitFact::idr3] = dice_.one_of<std::uint64_t>({0, 0x1900});
     unit.facts[UnitFact::idr5] = idr5;
-    unit.facts[UnitFact::coherent] = std::uint64_t{dice_.chance(92)};
+    unit.facts[UnitFact::coherent] = std::uint64_t{dice_.chance(96)};
     unit.facts[UnitFact::httu] = dice_.chance(80) ? std::min<std::uint64_t>(updates, 2) : 0;
     if (dice_.chance(10)) unit.facts[UnitFact::nesting_erratum] = dice_.below(2);
   }
@@ -226,7 +226,7 @@ class Generator {
     unit.facts[UnitFact::stage2] = stages >> 1;
     unit.facts[UnitFact::input_bits] = dice_.one_of<std::uint64_t>({48, 39, 32, 49});
     unit.facts[UnitFact::ipa_bits] = dice_.one_of<std::uint64_t>({40, 48, 36, 42});
-    unit.facts[UnitFact::coherent] = std::uint64_t{dice_.chance(75)};
+    unit.facts[UnitFact::coherent] = std::uint64_t{dice_.chance(85)};
     if (dice_.chance(30)) unit.facts[UnitFact::context_banks] = dice_.one_of<std::uint64_t>({1, 8, 128});
   }
 
@@ -256,7 +256,7 @@ class Generator {
   // --------------------------------------------------------------------------------------------------- devices
 
   void make_devices() {
-    std::size_t groups = 1 + dice_.index(std::min<std::size_t>(options_.most_groups, 7));
+    std::size_t groups = 1 + dice_.index(std::min<std::size_t>(options_.most_groups, 6));
     if (shape_ == Shape::odd_cycle) groups = options_.most_groups >= 7 && dice_.chance(35) ? 7 : 5;
     if (shape_ == Shape::odd_cycle && dice_.chance(20)) groups = std::min(groups + 1, options_.most_groups);
     if (shape_ == Shape::ordinary && dice_.chance(8)) groups = options_.most_groups;
@@ -289,7 +289,7 @@ class Generator {
     coherency_facts(d, driver);
     if (driver == Driver::smmuv3) d.facts[DeviceFact::canwbs] = std::uint64_t{dice_.chance(50)};
     if (driver == Driver::mock && dice_.chance(30)) d.facts[DeviceFact::no_dirty] = 1;
-    if (dice_.chance(3)) d.facts[DeviceFact::isolated_msi] = dice_.below(2);
+    if (dice_.chance(2)) d.facts[DeviceFact::isolated_msi] = std::uint64_t{dice_.chance(70)};
     reserved_regions(d, driver);
     request_.host.devices.push_back(std::move(d));
   }
@@ -298,7 +298,7 @@ class Generator {
   void coherency_facts(Device& d, Driver driver) {
     const bool x86 = (driver == Driver::intel || driver == Driver::amd) && drivers_.size() == 1;
     if (x86 && dice_.chance(85)) return;
-    d.facts[DeviceFact::dma_coherent] = std::uint64_t{dice_.chance(95)};
+    d.facts[DeviceFact::dma_coherent] = std::uint64_t{dice_.chance(97)};
     d.dma_coherent_source = dice_.one_of({CoherencySource::architecture, CoherencySource::firmware,
                                           CoherencySource::firmware, CoherencySource::driver, CoherencySource::assumed});
   }
@@ -312,12 +312,12 @@ class Generator {
     if (driver == Driver::amd) regions.push_back({{0xfd00000000, 0xffffffffff}, ReservedType::reserved});
     if (arm) regions.push_back({{0x08000000, 0x080fffff}, ReservedType::sw_msi});
     if (driver == Driver::virtio && dice_.chance(50)) regions.assign({{{0xfee00000, 0xfeefffff}, ReservedType::msi}});
-    if (dice_.chance(4)) regions.push_back({{0xa0000000, 0xa000ffff}, ReservedType::direct});
+    if (dice_.chance(2) && dice_.chance(60)) regions.push_back({{0xa0000000, 0xa000ffff}, ReservedType::direct});
     if (dice_.chance(12)) regions.push_back({{0x7c000000, 0x7fffffff}, ReservedType::direct_relaxable});
-    if (dice_.chance(4)) regions.push_back({{0x50000000, 0x5000ffff}, ReservedType::reserved});
+    if (dice_.chance(2)) regions.push_back({{0x50000000, 0x5000ffff}, ReservedType::reserved});
     if (dice_.chance(10)) regions.push_back({{0xffff000000000000, ~0ULL}, ReservedType::reserved});
     if (dice_.chance(8)) regions.push_back({{0xf0000000, 0xf00fffff}, ReservedType::reserved});
-    if (x86 && dice_.chance(1)) regions.push_back({{0x08000000, 0x080fffff}, ReservedType::sw_msi});
+    if (x86 && dice_.chance(1) && dice_.chance(50)) regions.push_back({{0x08000000, 0x080fffff}, ReservedType::sw_msi});
     d.reserved = std::move(regions);
   }
 
@@ -386,9 +386,9 @@ class Generator {
     if (low_window && dice_.chance(92)) return dice_.chance(60) ? explicit_ranges(vm, 0x1000000, kGiB) : virt(vm, kGiB);
     if (from_one_gib && dice_.chance(92)) {
       return dice_.chance(25) ? explicit_ranges(vm, kGiB, 64 * kGiB)
-                              : virt(vm, dice_.one_of({kGiB, 4 * kGiB, 300 * kGiB, 31 * kGiB, 64 * kTiB}));
+                              : virt(vm, dice_.one_of({kGiB, 4 * kGiB, 300 * kGiB, 31 * kGiB, dice_.chance(15) ? 64 * kTiB : 16 * kGiB}));
     }
-    if (dice_.chance(20)) return explicit_ranges(vm, 0, dice_.one_of({kGiB, 512 * kGiB}));
+    if (dice_.chance(20)) return explicit_ranges(vm, 0, dice_.chance(80) ? kGiB : 512 * kGiB);
     pc(vm);
   }
 
@@ -401,7 +401,7 @@ class Generator {
     vm.machine.type = dice_.chance(80) ? MachineType::q35 : MachineType::pc;
     vm.machine.cpu_vendor = dice_.chance(50) ? CpuVendor::intel : CpuVendor::amd;
     const std::uint64_t gib =
-        dice_.one_of<std::uint64_t>({1, 2, 3, 4, 16, 64, 127, 128, 300, 511, 512, 900, 1000, 1010, 1024, 1536});
+        dice_.one_of<std::uint64_t>({1, 2, 3, 4, 16, 16, 64, 127, 128, 300, 511, 900, 1000, 1010, 1024, 1536});
     vm.memory.size = gib * kGiB - (dice_.chance(15) ? 4 * kKiB * (1 + dice_.below(1024)) : 0);
     if (dice_.chance(10)) vm.machine.pci_hole64_size = dice_.one_of({2 * kGiB, 32 * kGiB, kTiB});
     if (dice_.chance(8)) vm.hotplug.memory = dice_.one_of({kGiB, 256 * kGiB});
@@ -431,9 +431,9 @@ class Generator {
       if (dice_.chance(required)) return Need::required;
       return may_prefer && !scarce_ && dice_.chance(preferred) ? Need::preferred : Need::no;
     };
-    vm.needs.dirty_tracking = need(9, 18);
-    vm.needs.nest_parent = need(4, 14);
-    vm.needs.pasid = need(4, 14);
+    vm.needs.dirty_tracking = need(8, 18);
+    vm.needs.nest_parent = need(3, 14);
+    vm.needs.pasid = need(3, 14);
   }
 
   // ---------------------------------------------------------------------------------------------------- policy
@@ -490,11 +490,18 @@ class Generator {
     return r;
   }
 
+  void separate_two_devices() {
+    const auto devices = assigned();
+    const DeviceIndex a = dice_.one_of(devices), b = dice_.one_of(devices);
+    if (request_.host.device(a).group != request_.host.device(b).group) add_rule(SeparateRule{one_device(a), one_device(b)});
+  }
+
   void random_rules() {
-    const std::size_t count = dice_.chance(45) ? 0 : 1 + dice_.index(3);
+    const std::size_t count = dice_.chance(30) ? 0 : 1 + dice_.index(4);
     for (std::size_t i = 0; i < count; ++i) {
       const std::uint64_t roll = dice_.below(100);
-      if (roll < 40) add_rule(SeparateRule{random_selector(), random_selector()});
+      if (roll < 30) separate_two_devices();
+      else if (roll < 40) add_rule(SeparateRule{random_selector(), random_selector()});
       else if (roll < 55) add_rule(TogetherRule{random_selector()});
       else if (roll < 85) add_rule(random_requirement());
       else add_rule(LimitRule{1 + dice_.below(3)});
@@ -533,7 +540,7 @@ class Generator {
     policy.name = "policy";
     const std::uint64_t roll = dice_.below(100);
     policy.coherency = roll < 66   ? CoherencyPolicy::safe
-                       : roll < 92 ? CoherencyPolicy::strict
+                       : roll < 97 ? CoherencyPolicy::strict
                                    : CoherencyPolicy::required;
     if (dice_.chance(8)) policy.assumed_coherency = Permission::refuse;
     if (dice_.chance(35)) dice_.shuffle(policy.objectives);

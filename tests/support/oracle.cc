@@ -1618,7 +1618,6 @@ bool read_by_rules(const Unit& unit, UnitFact fact) {
   switch (fact) {
     case UnitFact::features:
     case UnitFact::oas: return false;  // stand for idr words, which the generator always gives or leaves out alone
-    case UnitFact::input_bits: return of_unit(unit, UnitFact::stage1) != 0 || !unit.facts[UnitFact::stage1];
     default: return (row_of(fact).drivers & driver_set(unit.driver)) != 0;
   }
 }
