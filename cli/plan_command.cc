@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <fstream>
 
 #include <fmt/format.h>
@@ -98,13 +99,11 @@ std::string compare_text(const Request& request, const Plan& plan) {
   std::string text;
   for (std::size_t v = 0; v < request.vms.size(); ++v) {
     const VmModel model = model_vm(request, VmIndex(v), needs[v], rules, kernel_law());
-    text += fmt::format("\n  compare {} (orders of plugging; ioplan: {} HWPTs in every order)\n", request.vms[v].name,
-                        std::ranges::count(plan.hwpts, request.vms[v].name, [&](const PlannedHwpt& h) {
-                          for (const PlannedIoas& i : plan.ioas) {
-                            if (i.id == h.ioas) return i.vm;
-                          }
-                          return std::string();
-                        }));
+    const auto mine = std::ranges::count_if(plan.hwpts, [&](const PlannedHwpt& h) {
+      return std::ranges::any_of(plan.ioas, [&](const auto& i) { return i.id == h.ioas && i.vm == request.vms[v].name; });
+    });
+    text += fmt::format("\n  compare {} (orders of plugging; ioplan: {} HWPT{} in every order)\n", request.vms[v].name, mine,
+                        mine == 1 ? "" : "s");
     for (Walk kind : {Walk::kernel, Walk::qemu, Walk::type1}) {
       const WalkStatistics s = walk_orders(kind, model, kCompareOrders, kCompareSeed, kernel_law());
       text += fmt::format("    {:<7} {} orders:", kWalkNames[static_cast<std::size_t>(kind)], s.orders);
@@ -163,7 +162,7 @@ std::string symbolic_disagreement(const Request& request, const Plan& plan, std:
 
 Result<void> write_smt2(const Plan& plan, const Request& request, const std::string& path) {
   std::string text = plan.optimality.smt2;
-  if (text.empty()) text = one_fewer_smt2(solve(request, decided_needs(request, plan), kernel_law(), {}), request.host);
+  if (text.empty()) text = one_fewer_smt2(solve(request, decided_needs(request, plan), kernel_law(), {}), request);
   std::ofstream out(path);
   if (!(out << text).flush()) return failure(fmt::format("cannot write `{}`", path), "choose a file in a directory that can be written");
   return {};

@@ -170,9 +170,10 @@ TEST_F(Corpus, RegistersMeanWhatTheSpecificationSays) {
   for (const Machine& m : machines()) {
     if (m.vtd.empty()) continue;
     const Request request = request_of(m.id, corpus::one_device_per_unit(m));
-    for (const corpus::VtdUnit& u : m.vtd) {
+    for (std::size_t i = 0; i < m.vtd.size(); ++i) {
+      const corpus::VtdUnit& u = m.vtd[i];
       SCOPED_TRACE(m.id + " " + u.id);
-      const auto device = request.host.find_device("behind-" + u.id);
+      const auto device = request.host.find_device(corpus::synthetic_device(i));
       ASSERT_TRUE(device);
       const DeviceQuantities q = kernel_law().describe(request.host, *device);
       const Decoded own(u);
@@ -358,7 +359,11 @@ struct OrderOutcome {
 
 OrderOutcome attach_in_order(const Host& host, const std::vector<corpus::VtdUnit>& units) {
   std::vector<DeviceIndex> order;
-  for (const corpus::VtdUnit& u : units) order.push_back(*host.find_device("behind-" + u.id));
+  for (const corpus::VtdUnit& u : units) {
+    const UnitIndex unit = *host.find_unit(u.id);
+    const auto behind = std::ranges::find(host.devices, std::optional(unit), &Device::unit);
+    order.push_back(*host.find_device(behind->id));
+  }
   const std::size_t tables = first_fit_by_rules(host, order);
   EXPECT_EQ(tables, first_fit_by_registers(units, false));
   return {tables, first_fit_by_registers(units, true)};

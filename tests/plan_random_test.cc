@@ -77,6 +77,11 @@ void add_ioas(Lines& lines, const AnyIoas& ioas) {
   lines["ioas " + ioas.vm + " alignment"] = std::to_string(ioas.alignment);
 }
 
+std::string kvm_text(bool noncoherent, std::vector<std::string> because) {
+  std::ranges::sort(because, natural_less);
+  return fmt::format("{} {}", noncoherent, fmt::join(because, " "));
+}
+
 Lines lines_of(const oracle::Answer& a) {
   Lines lines;
   lines["verdict"] = a.feasible ? "feasible" : "infeasible";
@@ -84,7 +89,7 @@ Lines lines_of(const oracle::Answer& a) {
   add_objectives(lines, a.objectives);
   for (std::size_t i = 0; i < a.hwpts.size(); ++i) add_hwpt(lines, i, a.hwpts[i]);
   for (const oracle::Ioas& i : a.ioas) add_ioas(lines, i);
-  lines["kvm"] = fmt::format("{} {}", a.noncoherent_dma, fmt::join(a.because, " "));
+  lines["kvm"] = kvm_text(a.noncoherent_dma, a.because);
   lines["resources"] = fmt::format("pinned {} tables {} memlock {}", a.pinned_bytes, a.page_table_bytes, a.memlock_bytes);
   lines["preferences"] = fmt::format("{}", fmt::join(a.preferences, " "));
   return lines;
@@ -95,9 +100,11 @@ Lines lines_of(const Plan& p) {
   lines["verdict"] = kVerdictNames[static_cast<std::size_t>(p.verdict)];
   if (p.verdict != Verdict::feasible) return lines;
   add_objectives(lines, p.objectives);
-  for (std::size_t i = 0; i < p.hwpts.size(); ++i) add_hwpt(lines, i, p.hwpts[i]);
+  auto hwpts = p.hwpts;
+  std::ranges::sort(hwpts, natural_less, [](const PlannedHwpt& h) { return h.devices.front(); });
+  for (std::size_t i = 0; i < hwpts.size(); ++i) add_hwpt(lines, i, hwpts[i]);
   for (const PlannedIoas& i : p.ioas) add_ioas(lines, i);
-  lines["kvm"] = fmt::format("{} {}", p.kvm.noncoherent_dma, fmt::join(p.kvm.because, " "));
+  lines["kvm"] = kvm_text(p.kvm.noncoherent_dma, p.kvm.because);
   lines["resources"] = fmt::format("pinned {} tables {} memlock {}", p.resources.pinned_bytes,
                                    p.resources.page_table_bytes, p.resources.memlock_bytes);
   auto preferences = p.preferences;

@@ -64,19 +64,26 @@ StageTables first_stage(const Registers& r) {
           .sync_map = r.write_buffer()};
 }
 
-// The kernel compares SAGAW as a number and takes the lowest supported level at or above the wanted one.
+// The kernel compares SAGAW as a number and takes the lowest supported level above the wanted one, if there is one; tables
+// of six levels, which reserved bits of SAGAW would ask for, do not exist.
 struct SecondStageShape {
   unsigned bits = 0;
   unsigned levels = 0;
 };
 SecondStageShape second_stage_shape(unsigned mgaw, unsigned sagaw) {
-  const auto lowest_from = [&](unsigned first_bit) {
-    return first_bit + static_cast<unsigned>(std::countr_zero(sagaw >> first_bit)) + 2;
+  const auto levels_above = [&](unsigned levels) {
+    const unsigned above = sagaw >> (levels - 1);
+    return above == 0 ? levels : levels + 1 + static_cast<unsigned>(std::countr_zero(above));
   };
-  if (mgaw > 48 && sagaw >= 8) return {std::min(57U, mgaw), 5};
-  if (mgaw > 39 && sagaw >= 4) return {std::min(48U, mgaw), (sagaw & 8) != 0 ? 5U : 4U};
-  if (mgaw > 30 && sagaw >= 2) return {std::min(39U, mgaw), sagaw >= 4 ? lowest_from(2) : 3U};
-  return {};
+  SecondStageShape shape;
+  if (mgaw > 48 && sagaw >= 8) {
+    shape = {std::min(57U, mgaw), 5};
+  } else if (mgaw > 39 && sagaw >= 4) {
+    shape = {std::min(48U, mgaw), levels_above(4)};
+  } else if (mgaw > 30 && sagaw >= 2) {
+    shape = {std::min(39U, mgaw), levels_above(3)};
+  }
+  return shape.levels <= 5 ? shape : SecondStageShape{};
 }
 
 StageTables second_stage(const Registers& r) {

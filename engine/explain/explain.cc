@@ -53,7 +53,12 @@ class Suggestions {
 
   void for_rule(const Conflict& c) {
     const std::string& rule = c.rule;
-    if (rule.starts_with("needs.")) drop_need(rule);
+    if (rule == "needs.p2p") {
+      add("drop-need", {vm().name, "p2p"}, fmt::format("drop `needs.p2p` of {}", vm().name),
+          [v = vm_](Request& r) { r.vms[v].needs.p2p.clear(); });
+    } else if (rule.starts_with("needs.")) {
+      drop_need(rule);
+    }
     if (rule.starts_with("coherency.") || rule == "usable.enforceable") relax_coherency();
     if (rule == "usable.assumed-coherency") {
       add("relax-policy", {"assumed_coherency"}, "set `assumed_coherency: allow` in the policy",
@@ -209,7 +214,7 @@ class FixSearch {
     const Solved solved = solve(request, required_only(request), law_, budget_);
     reason.feasible = solved.verdict == Verdict::feasible;
     if (reason.feasible) return reason;
-    reason.conflict = mediated_conflict(request, reason.vm);
+    reason.conflict = vm_conflict(request, reason.vm);
     if (reason.conflict.empty()) reason.conflict = minimal_conflict(request, solved, law_, budget_, reason.vm);
     if (reason.conflict.empty()) {
       reason.vm = 0;
@@ -218,16 +223,9 @@ class FixSearch {
     return reason;
   }
 
-  // `coherency: required` refuses mediated devices before any cover is asked (solver.cc).
-  static std::vector<Conflict> mediated_conflict(const Request& request, std::size_t& vm) {
-    if (request.policy.coherency != CoherencyPolicy::required) return {};
+  static std::vector<Conflict> vm_conflict(const Request& request, std::size_t& vm) {
     for (vm = 0; vm < request.vms.size(); ++vm) {
-      for (const AssignedDevice& a : request.vms[vm].devices) {
-        if (a.host) continue;
-        return {{"coherency.mediated", {a.mdev},
-                 fmt::format("the mediated device {} always makes KVM non-coherent, and the policy says "
-                             "`coherency: required`", a.mdev)}};
-      }
+      if (auto refusal = refuse_vm(request, VmIndex(vm))) return {{refusal->rule, refusal->subjects, refusal->because}};
     }
     vm = 0;
     return {};

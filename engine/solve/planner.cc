@@ -297,7 +297,7 @@ Plan make_plan(const Request& request, const Law& law, const PlanOptions& option
     plan.fixes.push_back({"relax-policy", {"assumptions"}, "set `assumptions: allow` in the policy"});
   }
   if (plan.verdict != Verdict::feasible) return without_layout(plan);
-  if (plan.optimality.proof == ProofKind::smt) plan.optimality.smt2 = one_fewer_smt2(answer.solved, request.host);
+  if (plan.optimality.proof == ProofKind::smt) plan.optimality.smt2 = one_fewer_smt2(answer.solved, request);
   return std::move(answer.plan);
 }
 

@@ -78,6 +78,26 @@ void make_cover(VmModel& model, const Policy& policy, Merge merge) {
   }
 }
 
+CoverInstance merge_covers(const std::vector<VmModel>& models, const Policy& policy) {
+  CoverInstance merged;
+  merged.order = policy.objectives;
+  for (const VmModel& m : models) merged.elements += m.cover.elements;
+  std::size_t offset = 0;
+  for (const VmModel& m : models) {
+    merged.enforceable.insert(merged.enforceable.end(), m.cover.enforceable.begin(), m.cover.enforceable.end());
+    for (CoverCandidate candidate : m.cover.candidates) {
+      candidate.accepts.resize(merged.elements);
+      candidate.accepts <<= offset;
+      merged.candidates.push_back(std::move(candidate));
+    }
+    for (const auto& [a, b] : m.cover.apart) {
+      merged.apart.emplace_back(static_cast<std::uint32_t>(offset + a), static_cast<std::uint32_t>(offset + b));
+    }
+    offset += m.cover.elements;
+  }
+  return merged;
+}
+
 namespace {
 
 // Domain ids that each pool would lose to these HWPTs: one for every HWPT with a member behind one of its units.
@@ -120,23 +140,11 @@ bool pools_overdrawn(const Request& request, const Solved& solved, const Law& la
   return use.overdrawn();
 }
 
-// All VMs as one cover, each item an element, with pools and limits as constraints.
-CoverInstance joint_cover(const Request& request, const std::vector<VmModel>& models, const Law& law) {
-  CoverInstance joint;
-  joint.order = request.policy.objectives;
-  for (const VmModel& m : models) joint.elements += m.cover.elements;
+// Pools and limits as constraints on the merged cover.
+void add_pools(CoverInstance& joint, const Request& request, const std::vector<VmModel>& models, const Law& law) {
   std::size_t offset = 0;
   std::map<std::pair<std::uint64_t, unsigned>, CoverPool> pools;
   for (const VmModel& m : models) {
-    joint.enforceable.insert(joint.enforceable.end(), m.cover.enforceable.begin(), m.cover.enforceable.end());
-    for (CoverCandidate candidate : m.cover.candidates) {
-      candidate.accepts.resize(joint.elements);
-      candidate.accepts <<= offset;
-      joint.candidates.push_back(std::move(candidate));
-    }
-    for (const auto& [a, b] : m.cover.apart) {
-      joint.apart.emplace_back(static_cast<std::uint32_t>(offset + a), static_cast<std::uint32_t>(offset + b));
-    }
     if (m.cover.max_blocks) {
       CoverPool limit{ElementSet(joint.elements), 0, *m.cover.max_blocks};
       limit.elements.set(offset, m.cover.elements, true);
@@ -160,7 +168,6 @@ CoverInstance joint_cover(const Request& request, const std::vector<VmModel>& mo
     offset += m.cover.elements;
   }
   for (auto& [key, pool] : pools) joint.pools.push_back(std::move(pool));
-  return joint;
 }
 
 // The canonical choice among templates of least cost for a HWPT: attached allocators first, the lowest device, the
@@ -263,7 +270,8 @@ void solve_apart(const Request& request, Solved& solved, const CoverBudget& budg
 // Domain ids tie the VMs together.
 void solve_joint(const Request& request, Solved& solved, const Law& law, const CoverBudget& budget) {
   for (VmModel& model : solved.vms) make_cover(model, request.policy, Merge::no);
-  const CoverInstance joint = joint_cover(request, solved.vms, law);
+  CoverInstance joint = merge_covers(solved.vms, request.policy);
+  add_pools(joint, request, solved.vms, law);
   const CoverSolution cover = solve_cover(joint, budget);
   solved.hwpts.assign(solved.vms.size(), {});
   solved.witness.clear();
@@ -283,6 +291,7 @@ void solve_joint(const Request& request, Solved& solved, const Law& law, const C
     }
     offset += elements;
   }
+  solved.pooled = std::move(joint);
 }
 
 void add_up(Solved& solved) {
@@ -299,12 +308,6 @@ void add_up(Solved& solved) {
   }
 }
 
-// KVM counts a mediated device as non-coherent, whatever the HWPTs (rule coherency.mediated).
-bool refuses_mediated(const Request& request, std::size_t v) {
-  return request.policy.coherency == CoherencyPolicy::required &&
-         std::ranges::any_of(request.vms[v].devices, [](const AssignedDevice& a) { return !a.host; });
-}
-
 }  // namespace
 
 Solved solve(const Request& request, const std::vector<Needs>& needs, const Law& law, const CoverBudget& budget) {
@@ -314,7 +317,7 @@ Solved solve(const Request& request, const std::vector<Needs>& needs, const Law&
   solved.proved.fill(true);
   for (std::size_t v = 0; v < request.vms.size(); ++v) {
     solved.vms.push_back(model_vm(request, VmIndex(v), needs[v], rules, law));
-    if (!solved.vms.back().unusable.empty() || refuses_mediated(request, v)) solved.verdict = Verdict::infeasible;
+    if (!solved.vms.back().unusable.empty() || refuse_vm(request, VmIndex(v))) solved.verdict = Verdict::infeasible;
     if (!request.vms[v].devices.empty()) solved.values[Objective::ioas] += 1;
   }
   solved.hwpts.resize(request.vms.size());

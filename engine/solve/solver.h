@@ -2,6 +2,8 @@
 // explanations are the planner's business (planner.h).
 #pragma once
 
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "engine/law/law.h"
@@ -27,6 +29,9 @@ VmModel model_vm(const Request& request, VmIndex vm, const Needs& needs, const R
 enum class Merge : bool { no, yes };
 void make_cover(VmModel& model, const Policy& policy, Merge merge);
 
+// The covers of all VMs as one; elements and candidates follow one another VM by VM.
+CoverInstance merge_covers(const std::vector<VmModel>& models, const Policy& policy);
+
 struct SolvedHwpt {
   std::vector<std::uint32_t> items;  // ascending
   std::uint32_t offer = 0;
@@ -44,7 +49,16 @@ struct Solved {
   std::uint64_t lower_bound = 0;
   ProofKind proof = ProofKind::none;
   std::vector<DeviceIndex> witness;
+  std::optional<CoverInstance> pooled;  // the cover with domain-id pools, when those decided
 };
+
+// What refuses a VM before any HWPT is thought of: rules of Phase::cover about the VM as a whole.
+struct VmRefusal {
+  std::string rule;
+  std::vector<std::string> subjects;
+  std::string because;
+};
+std::optional<VmRefusal> refuse_vm(const Request& request, VmIndex vm);
 
 // Requires: every fact that matters is present. `needs` by VM, preferences decided.
 Solved solve(const Request& request, const std::vector<Needs>& needs, const Law& law, const CoverBudget& budget);
@@ -53,6 +67,6 @@ Solved solve(const Request& request, const std::vector<Needs>& needs, const Law&
 Plan write_plan(const Request& request, const Solved& solved, const Law& law);
 
 // "One fewer HWPT is impossible" as SMT-LIB 2 in cover form: a boolean a template, a clause a group, at most k-1.
-std::string one_fewer_smt2(const Solved& solved, const Host& host);
+std::string one_fewer_smt2(const Solved& solved, const Request& request);
 
 }  // namespace ioplan

@@ -215,17 +215,13 @@ Draft start(std::string id, std::string_view file, std::string_view vendor) {
 void add_synthetic_devices(Draft& draft) {
   draft.machine.synthetic_devices = true;
   draft.machine.unit_evidence = "synthetic devices, one behind each unit";
-  std::int64_t group = 0;
-  for (const DraftUnit& unit : draft.units) {
-    draft.devices.push_back({.id = "behind-" + unit.id,
-                             .unit = unit.id,
-                             .group = group++,
-                             .device_class = {},
-                             .vendor = {},
-                             .device = {},
-                             .name = fmt::format("synthetic: some device behind {}", unit.id),
-                             .header = {},
-                             .reserved = {}});
+  for (std::size_t i = 0; i < draft.units.size(); ++i) {
+    DraftDevice device;
+    device.id = synthetic_device(i);
+    device.unit = draft.units[i].id;
+    device.group = static_cast<std::int64_t>(i);
+    device.name = "synthetic: some device behind " + device.unit;
+    draft.devices.push_back(std::move(device));
   }
 }
 
@@ -690,7 +686,8 @@ void add_drhd(Draft& draft, const YAML::Node& drhd) {
     }
   }
   if (unit.include_pci_all) {
-    add_scope_device(draft, "behind-" + unit.id, unit.id, "synthetic: some device of the unit with INCLUDE_PCI_ALL");
+    add_scope_device(draft, synthetic_device(draft.units.size()), unit.id,
+                     "synthetic: some device of the unit with INCLUDE_PCI_ALL");
   }
   draft.units.push_back(std::move(unit));
 }
@@ -830,6 +827,8 @@ std::optional<std::filesystem::path> root() {
   if (!std::filesystem::exists(path / "intel.yaml")) return std::nullopt;
   return path;
 }
+
+std::string synthetic_device(std::size_t unit) { return fmt::format("0000:c{:x}:00.0", unit); }
 
 std::vector<Machine> read(const std::filesystem::path& corpus_root) {
   const YAML::Node dmar = load(corpus_root / "acpi_dmar.yaml");

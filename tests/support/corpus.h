@@ -60,8 +60,11 @@ enum class Ask : std::uint8_t { plain, dirty_tracking, strict };
 inline constexpr std::array<std::string_view, 3> kAskNames = {"plain", "dirty-tracking", "strict"};
 std::string vm_documents(const Machine& machine, Ask ask);
 
-// The smallest host that shows what the machine's units do together: one device behind each, and a VM with all of them.
-// Devices are called after their unit: "behind-dmar0".
+// The smallest host that shows what the machine's units do together: one device behind each of Machine::vtd, and a VM with
+// all of them.
 std::string one_device_per_unit(const Machine& machine);
+
+// The address of the device that is made up for the unit of this index, on buses that no record uses as root.
+std::string synthetic_device(std::size_t unit);
 
 }  // namespace ioplan::corpus

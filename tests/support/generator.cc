@@ -431,9 +431,9 @@ class Generator {
       if (dice_.chance(required)) return Need::required;
       return may_prefer && !scarce_ && dice_.chance(preferred) ? Need::preferred : Need::no;
     };
-    vm.needs.dirty_tracking = need(8, 18);
-    vm.needs.nest_parent = need(3, 14);
-    vm.needs.pasid = need(3, 14);
+    vm.needs.dirty_tracking = need(5, 18);
+    vm.needs.nest_parent = need(2, 14);
+    vm.needs.pasid = need(2, 14);
   }
 
   // ---------------------------------------------------------------------------------------------------- policy
@@ -497,7 +497,7 @@ class Generator {
   }
 
   void random_rules() {
-    const std::size_t count = dice_.chance(30) ? 0 : 1 + dice_.index(4);
+    const std::size_t count = dice_.chance(30) ? 0 : 1 + dice_.index(3);
     for (std::size_t i = 0; i < count; ++i) {
       const std::uint64_t roll = dice_.below(100);
       if (roll < 30) separate_two_devices();

@@ -367,7 +367,7 @@ std::optional<Table> amd_v1(const Host& host, const Unit& unit) {
   const Amd amd(host);
   if (!amd.host_tables) return std::nullopt;
   Table t;
-  t.stage = 1;
+  t.stage = 2;  // host tables: what a guest's (v2) tables nest in
   t.format = PageTableFormat::amdv1;
   t.levels = 3;
   t.grows = true;
@@ -550,13 +550,13 @@ bool mock_no_dirty(const Device& device) { return device.facts.value_or_stock(De
 std::optional<Table> mock_allocate(const Device& device, std::uint8_t flags) {
   if ((flags & kDirtyTracking) != 0 && mock_no_dirty(device)) return std::nullopt;
   Table t;
-  t.stage = 1;
+  t.stage = 2;  // AMD's host format (KR 8.2)
   t.format = PageTableFormat::mock;
   t.levels = 3;
   t.grows = true;
   t.leaf_lg2 = 11;
   t.bits_a_level = 8;
-  t.address_bits = 38;
+  t.address_bits = 56;
   t.aperture = {pow2(24), pow2(31) - 1};
   t.page_sizes = last_of_width(37) & ~last_of_width(11);
   return t;
@@ -624,6 +624,19 @@ bool can_enforce(const Host& host, const Device& device) {
     case Driver::intel: return bit(of_unit(unit, UnitFact::ecap), 7);
     case Driver::amd: return true;
     case Driver::smmuv3: return device.facts.value_or_stock(DeviceFact::canwbs) != 0;
+    default: return false;
+  }
+}
+
+// Could this device attach a HWPT to one of its PASIDs (KR 2.2)? The driver needs set_dev_pasid (KR 3.0: not amd's paging
+// domains, and no driver without the PASID flag), the IOMMU and the device need PASIDs (KR 3.1, 3.3, 8.2).
+bool can_attach_pasid(const Host& host, const Device& device) {
+  const Unit& unit = unit_of(host, device);
+  if (device.facts.value_or_stock(DeviceFact::pasid_bits) == 0) return false;
+  switch (unit.driver) {
+    case Driver::intel: return Intel(host, unit).sm && bit(of_unit(unit, UnitFact::ecap), 40);
+    case Driver::smmuv3: return bits(of_unit(unit, UnitFact::idr1), 10, 6) > 0;
+    case Driver::mock: return true;
     default: return false;
   }
 }
@@ -1018,6 +1031,9 @@ void make_templates(Problem& p, std::uint8_t needed) {
   p.templates.clear();
   p.bytes.clear();
   p.accepts.clear();
+  const bool no_pasids = std::ranges::any_of(
+      p.assigned, [&](DeviceIndex d) { return !can_attach_pasid(p.host(), p.host().device(d)); });
+  if ((needed & kPasid) != 0 && no_pasids) return;  // whatever the HWPT, the need is not met
   for (DeviceIndex d : p.assigned) {
     for (std::uint8_t flags = 0; flags < kHwptFlagSets; ++flags) {
       if ((needed & ~flags) != 0) continue;
@@ -1610,6 +1626,7 @@ bool read_by_rules(const Request& request, Driver driver, DeviceFact fact) {
   switch (fact) {
     case DeviceFact::dma_coherent: return arch_of(request.host) != Arch::x86_64;
     case DeviceFact::canwbs: return driver == Driver::smmuv3;
+    case DeviceFact::pasid_bits: return true;
     default: return asked_by_selectors(request.policy, fact);
   }
 }

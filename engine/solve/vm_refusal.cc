@@ -1,0 +1,60 @@
+// Rules about a VM as a whole: coherency.mediated and needs.p2p.
+
+#include <algorithm>
+
+#include <fmt/format.h>
+
+#include "engine/solve/solver.h"
+
+namespace ioplan {
+
+namespace {
+
+// KVM counts a mediated device as non-coherent, whatever the HWPTs.
+std::optional<VmRefusal> refuse_mediated(const Request& request, const VirtualMachine& vm) {
+  if (request.policy.coherency != CoherencyPolicy::required) return std::nullopt;
+  const auto mdev = std::ranges::find_if(vm.devices, [](const AssignedDevice& a) { return !a.host; });
+  if (mdev == vm.devices.end()) return std::nullopt;
+  return VmRefusal{"coherency.mediated",
+                   {mdev->mdev},
+                   fmt::format("the mediated device {} always makes KVM non-coherent, and the policy says "
+                               "`coherency: required`",
+                               mdev->mdev)};
+}
+
+// IOMMU_IOAS_MAP_FILE takes a BAR, as a dma-buf of VFIO, since Linux 6.19.
+bool maps_bars(const std::optional<std::string>& release) {
+  unsigned major = 0, minor = 0;
+  if (!release || std::sscanf(release->c_str(), "%u.%u", &major, &minor) != 2) return true;  // stock: 7.2.13
+  return major > 6 || (major == 6 && minor >= 19);
+}
+
+std::optional<VmRefusal> refuse_p2p(const Request& request, const VirtualMachine& vm) {
+  for (const auto& [a, b] : vm.needs.p2p) {
+    if (!maps_bars(request.host.kernel.release)) {
+      return VmRefusal{"needs.p2p",
+                       {vm.name},
+                       fmt::format("{} and {} are to reach each other's BARs, and Linux {} cannot map BARs into an IOAS "
+                                   "(6.19 can)",
+                                   a, b, *request.host.kernel.release)};
+    }
+    for (const AssignedDevice& device : vm.devices) {
+      if (device.host || (device.name != a && device.name != b && device.mdev != a && device.mdev != b)) continue;
+      return VmRefusal{"needs.p2p",
+                       {device.mdev},
+                       fmt::format("{} and {} are to reach each other's BARs, and {} is mediated: it has no IOMMU", a, b,
+                                   device.mdev)};
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<VmRefusal> refuse_vm(const Request& request, VmIndex index) {
+  const VirtualMachine& vm = request.vms[index.index()];
+  if (auto refusal = refuse_mediated(request, vm)) return refusal;
+  return refuse_p2p(request, vm);
+}
+
+}  // namespace ioplan
