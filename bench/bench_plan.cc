@@ -51,7 +51,7 @@ void run(benchmark::State& state, const Work& work) {
 }
 
 void plan(benchmark::State& state) {
-  run(state, [](const Request& r) { return make_plan(r, kernel_law(), {.explain_no = false}); });
+  run(state, [](const Request& r) { return make_plan(r, kernel_law(), {.budget = {}, .explain_no = false}); });
 }
 
 void solve_only(benchmark::State& state) {

@@ -120,9 +120,10 @@ std::pair<std::string, std::string> describe_difference(const Plan& a, const Pla
     if (a.hwpts[h] == b.hwpts[h]) continue;
     return both([&](const Plan& p) {
       const PlannedHwpt& x = p.hwpts[h];
-      return fmt::format("{}: {} {} levels {} bits pages {:#x} {} by {} for {}", x.id,
+      return fmt::format("{}: {} {} levels {} bits pages {:#x} {} flags {} tables {} by {} for {}", x.id,
                          kPageTableFormatNames[static_cast<std::size_t>(x.format)], x.levels, x.address_bits,
-                         x.page_sizes, x.enforce_cache_coherency ? "coherent" : "not coherent", x.allocator,
+                         x.page_sizes, x.enforce_cache_coherency ? "coherent" : "not coherent", x.flags,
+                         x.page_table_bytes, x.allocator,
                          fmt::join(x.devices, " "));
     });
   }
@@ -130,7 +131,7 @@ std::pair<std::string, std::string> describe_difference(const Plan& a, const Pla
     return both([](const Plan& p) { return fmt::format("kvm.noncoherent_dma {}", p.kvm.noncoherent_dma); });
   }
   return both([](const Plan& p) {
-    std::string text = "usable";
+    std::string text = fmt::format("pinned {} usable", p.resources.pinned_bytes);
     for (const PlannedIoas& ioas : p.ioas) {
       for (const Range& r : ioas.ranges) text += fmt::format(" {:#x}-{:#x}", r.start, r.last);
     }

@@ -27,6 +27,8 @@ class PlanWriter {
     for (std::size_t v = 0; v < request_.vms.size(); ++v) {
       if (!request_.vms[v].devices.empty()) write_vm(v);
     }
+    for (DeviceIndex d : noncoherent_) plan_.kvm.because.push_back(id_of(d));
+    plan_.kvm.because.insert(plan_.kvm.because.end(), mediated_.begin(), mediated_.end());
     plan_.kvm.noncoherent_dma = !plan_.kvm.because.empty();
     plan_.objectives = solved_.values;
     plan_.optimality.hwpts = solved_.values[Objective::hwpts];
@@ -53,7 +55,7 @@ class PlanWriter {
     const std::size_t first_hwpt = plan_.hwpts.size();
     for (const SolvedHwpt& hwpt : solved_.hwpts[v]) plan_.hwpts.push_back(write_hwpt(model, hwpt, ioas.id));
     write_space(vm, ioas, std::span(plan_.hwpts).subspan(first_hwpt));
-    write_kvm(vm, model);
+    note_noncoherent(vm, model);
     write_resources(model, std::span(plan_.hwpts).subspan(first_hwpt));
     write_steps(vm, ioas, std::span(plan_.hwpts).subspan(first_hwpt));
     plan_.ioas.push_back(std::move(ioas));
@@ -109,19 +111,28 @@ class PlanWriter {
       ioas.alignment = std::max(ioas.alignment, h.page_sizes & (~h.page_sizes + 1));
     }
     ioas.ranges.assign(usable.ranges().begin(), usable.ranges().end());
-    ioas.reserved.assign(reserved.begin(), reserved.end());
+    ioas.reserved = merged_by_type(reserved);
+  }
+
+  static std::vector<ReservedRegion> merged_by_type(const std::set<ReservedRegion>& regions) {
+    std::map<ReservedType, RangeSet> by_type;
+    for (const ReservedRegion& r : regions) by_type[r.type].add(r.range);
+    std::vector<ReservedRegion> merged;
+    for (const auto& [type, ranges] : by_type) {
+      for (const Range& r : ranges.ranges()) merged.push_back({r, type});
+    }
+    std::ranges::sort(merged);
+    return merged;
   }
 
   std::uint64_t kernel_page() const { return request_.host.kernel.facts[KernelFact::page_size].value_or(4096); }
 
-  void write_kvm(const VirtualMachine& vm, const VmModel& model) {
-    std::set<DeviceIndex> causes;
+  void note_noncoherent(const VirtualMachine& vm, const VmModel& model) {
     for (const DeviceClass& cls : model.problem.classes) {
-      if (cls.quantities[DeviceQ::enforce_cache_coherency] == 0) causes.insert(cls.assigned.begin(), cls.assigned.end());
+      if (cls.quantities[DeviceQ::enforce_cache_coherency] == 0) noncoherent_.insert(cls.assigned.begin(), cls.assigned.end());
     }
-    for (DeviceIndex d : causes) plan_.kvm.because.push_back(id_of(d));
     for (const AssignedDevice& assigned : vm.devices) {
-      if (!assigned.host) plan_.kvm.because.push_back(assigned.mdev);
+      if (!assigned.host) mediated_.insert(assigned.mdev);
     }
   }
 
@@ -129,7 +140,7 @@ class PlanWriter {
     std::uint64_t pinned = 0;
     for (const MemoryRange& m : model.problem.memory) pinned += m.gpa.extent() + 1;
     plan_.resources.pinned_bytes += pinned;
-    plan_.resources.memlock_bytes += pinned + kLibvirtMargin;
+    plan_.resources.memlock_bytes += pinned + (model.problem.groups.empty() ? 0 : kLibvirtMargin);
     for (const PlannedHwpt& h : hwpts) plan_.resources.page_table_bytes += h.page_table_bytes;
   }
 
@@ -178,6 +189,8 @@ class PlanWriter {
   const Request& request_;
   const Solved& solved_;
   const Law& law_;
+  std::set<DeviceIndex> noncoherent_;
+  std::set<std::string> mediated_;
   Plan plan_;
 };
 

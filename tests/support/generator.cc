@@ -49,7 +49,7 @@ struct BitChance {
 constexpr std::array kIntelCapBits = {BitChance{4, 6}, BitChance{7, 12}, BitChance{34, 85}, BitChance{35, 70},
                                       BitChance{39, 50}, BitChance{56, 60}, BitChance{60, 30}};
 constexpr std::array kIntelEcapBits = {BitChance{0, 80}, BitChance{7, 65},  BitChance{26, 50}, BitChance{40, 50},
-                                       BitChance{43, 75}, BitChance{45, 60}, BitChance{46, 90}, BitChance{47, 60},
+                                       BitChance{43, 75}, BitChance{45, 60}, BitChance{46, 96}, BitChance{47, 60},
                                        BitChance{48, 75}, BitChance{1, 90}, BitChance{3, 90}};
 constexpr std::array kAmdEfrBits = {BitChance{1, 85}, BitChance{4, 90}, BitChance{48, 80}, BitChance{50, 80},
                                     BitChance{7, 80}, BitChance{3, 50}};
@@ -77,7 +77,7 @@ class Generator {
 
   Request run() {
     shape_ = dice_.chance(options_.odd_cycle) ? Shape::odd_cycle
-             : dice_.chance(12)               ? Shape::flag_conflict
+             : dice_.chance(6)                ? Shape::flag_conflict
                                               : Shape::ordinary;
     scarce_ = dice_.chance(options_.scarce_ids);
     choose_drivers();
@@ -102,13 +102,13 @@ class Generator {
       return;
     }
     const std::uint64_t roll = dice_.below(100);
-    if (roll < 46) drivers_ = {Driver::intel};
-    else if (roll < 62) drivers_ = {Driver::amd};
+    if (roll < 49) drivers_ = {Driver::intel};
+    else if (roll < 64) drivers_ = {Driver::amd};
     else if (roll < 74) drivers_ = {Driver::smmuv3};
-    else if (roll < 79) drivers_ = {Driver::smmuv2};
-    else if (roll < 83) drivers_ = {Driver::virtio};
-    else if (roll < 86) drivers_ = {Driver::s390};
-    else if (roll < 87) drivers_ = {Driver::riscv};
+    else if (roll < 76) drivers_ = {Driver::smmuv2};
+    else if (roll < 80) drivers_ = {Driver::virtio};
+    else if (roll < 84) drivers_ = {Driver::s390};
+    else if (roll < 85) drivers_ = {Driver::riscv};
     else if (roll < 91) drivers_ = {Driver::mock};
     else drivers_ = mixed_owners();
   }
@@ -128,7 +128,7 @@ class Generator {
   void make_kernel() {
     Kernel& kernel = request_.host.kernel;
     auto& facts = kernel.facts;
-    if (is_arm() && dice_.chance(45)) facts[KernelFact::page_size] = dice_.one_of({4 * kKiB, 16 * kKiB, 64 * kKiB});
+    if (is_arm() && dice_.chance(35)) facts[KernelFact::page_size] = dice_.one_of({4 * kKiB, 16 * kKiB, 64 * kKiB});
     if (is_arm() && dice_.chance(30)) facts[KernelFact::va_bits] = dice_.one_of<std::uint64_t>({48, 39, 52, 47});
     if (has(Driver::intel)) {
       if (dice_.chance(15)) facts[KernelFact::intel_iommu_sm] = dice_.below(2);
@@ -141,7 +141,7 @@ class Generator {
       if (dice_.chance(10)) facts[KernelFact::amd_iommu_v2_pgsizes_only] = dice_.below(2);
       if (dice_.chance(6)) facts[KernelFact::amd_snp] = dice_.below(2);
     }
-    if (dice_.chance(2)) facts[KernelFact::isolated_msi] = 0;
+    if (dice_.chance(1)) facts[KernelFact::isolated_msi] = 0;
     if (dice_.chance(5)) facts[KernelFact::allow_unsafe_interrupts] = 1;
     if (dice_.chance(30)) kernel.release = "7.2.13";
   }
@@ -181,10 +181,10 @@ class Generator {
   }
 
   void intel_facts(Unit& unit) {
-    const unsigned noise = dice_.one_of({0U, 8U, 20U});
+    const unsigned noise = dice_.one_of({0U, 8U, 16U});
     std::uint64_t cap = disturbed(dice_, base_cap_, kIntelCapBits, noise);
     std::uint64_t mgaw = mgaw_, sagaw = sagaw_;
-    if (dice_.chance(noise)) mgaw = dice_.one_of<std::uint64_t>({39, 48, 57, 31, 36, 42});
+    if (dice_.chance(noise)) mgaw = dice_.one_of<std::uint64_t>({39, 48, 57, dice_.chance(30) ? 31 : 48, 40, 42});
     if (dice_.chance(noise)) sagaw = dice_.one_of<std::uint64_t>({2, 4, 6, 8, 12, 14});
     cap |= dice_.one_of<std::uint64_t>({2, 6, 0});  // ND
     cap |= sagaw << 8 | (mgaw - 1) << 16;
@@ -204,12 +204,12 @@ class Generator {
   }
 
   void smmuv3_facts(Unit& unit) {
-    const std::uint64_t stages = dice_.one_of<std::uint64_t>({3, 3, 3, 2, 1});
+    const std::uint64_t stages = dice_.one_of<std::uint64_t>({3, 3, 3, 3, 2, 1});
     const std::uint64_t updates = dice_.below(4);
     std::uint64_t idr0 = stages | 2ULL << 2 | std::uint64_t{dice_.chance(80)} << 4 | updates << 6;
     idr0 |= dice_.below(2) << 12 | dice_.below(2) << 18;  // ASID16, VMID16
     std::uint64_t idr5 = dice_.one_of<std::uint64_t>({5, 5, 2, 6, 4, 1, 3}) | dice_.below(2) << 10;
-    idr5 |= dice_.one_of<std::uint64_t>({1, 7, 7, 5, 4, 2}) << 4;
+    idr5 |= dice_.one_of<std::uint64_t>({1, 7, 7, 5, 7, 3, 4, 2}) << 4;
     unit.facts[UnitFact::idr0] = idr0;
     unit.facts[UnitFact::idr1] = 0x0e739d10;
     unit.facts[UnitFact::idr3] = dice_.one_of<std::uint64_t>({0, 0x1900});
@@ -220,7 +220,7 @@ class Generator {
   }
 
   void smmuv2_facts(Unit& unit) {
-    unit.facts[UnitFact::page_sizes] = dice_.one_of<std::uint64_t>({0x40201000, 0x60211000, 0x20010000, 0x40201000});
+    unit.facts[UnitFact::page_sizes] = dice_.one_of<std::uint64_t>({0x40201000, 0x60211000, 0x60211000, 0x40201000, 0x20010000});
     const std::uint64_t stages = dice_.one_of<std::uint64_t>({3, 3, 1, 2});
     unit.facts[UnitFact::stage1] = stages & 1;
     unit.facts[UnitFact::stage2] = stages >> 1;
@@ -256,7 +256,7 @@ class Generator {
   // --------------------------------------------------------------------------------------------------- devices
 
   void make_devices() {
-    std::size_t groups = 1 + dice_.index(std::min<std::size_t>(options_.most_groups, 6));
+    std::size_t groups = std::min(options_.most_groups, dice_.chance(12) ? 1 : 2 + dice_.index(5));
     if (shape_ == Shape::odd_cycle) groups = options_.most_groups >= 7 && dice_.chance(35) ? 7 : 5;
     if (shape_ == Shape::odd_cycle && dice_.chance(20)) groups = std::min(groups + 1, options_.most_groups);
     if (shape_ == Shape::ordinary && dice_.chance(8)) groups = options_.most_groups;
@@ -289,7 +289,7 @@ class Generator {
     coherency_facts(d, driver);
     if (driver == Driver::smmuv3) d.facts[DeviceFact::canwbs] = std::uint64_t{dice_.chance(50)};
     if (driver == Driver::mock && dice_.chance(30)) d.facts[DeviceFact::no_dirty] = 1;
-    if (dice_.chance(2)) d.facts[DeviceFact::isolated_msi] = std::uint64_t{dice_.chance(70)};
+    if (dice_.chance(2)) d.facts[DeviceFact::isolated_msi] = std::uint64_t{dice_.chance(80)};
     reserved_regions(d, driver);
     request_.host.devices.push_back(std::move(d));
   }
@@ -298,7 +298,7 @@ class Generator {
   void coherency_facts(Device& d, Driver driver) {
     const bool x86 = (driver == Driver::intel || driver == Driver::amd) && drivers_.size() == 1;
     if (x86 && dice_.chance(85)) return;
-    d.facts[DeviceFact::dma_coherent] = std::uint64_t{dice_.chance(97)};
+    d.facts[DeviceFact::dma_coherent] = std::uint64_t{dice_.chance(98)};
     d.dma_coherent_source = dice_.one_of({CoherencySource::architecture, CoherencySource::firmware,
                                           CoherencySource::firmware, CoherencySource::driver, CoherencySource::assumed});
   }
@@ -311,12 +311,12 @@ class Generator {
     if (x86) regions.push_back({{0xfee00000, 0xfeefffff}, ReservedType::msi});
     if (driver == Driver::amd) regions.push_back({{0xfd00000000, 0xffffffffff}, ReservedType::reserved});
     if (arm) regions.push_back({{0x08000000, 0x080fffff}, ReservedType::sw_msi});
-    if (driver == Driver::virtio && dice_.chance(50)) regions.assign({{{0xfee00000, 0xfeefffff}, ReservedType::msi}});
-    if (dice_.chance(2) && dice_.chance(60)) regions.push_back({{0xa0000000, 0xa000ffff}, ReservedType::direct});
+    if (driver == Driver::virtio && dice_.chance(12)) regions.assign({{{0xfee00000, 0xfeefffff}, ReservedType::msi}});
+    if (dice_.chance(1)) regions.push_back({{0xa0000000, 0xa000ffff}, ReservedType::direct});
     if (dice_.chance(12)) regions.push_back({{0x7c000000, 0x7fffffff}, ReservedType::direct_relaxable});
-    if (dice_.chance(2)) regions.push_back({{0x50000000, 0x5000ffff}, ReservedType::reserved});
+    if (dice_.chance(1)) regions.push_back({{0x50000000, 0x5000ffff}, ReservedType::reserved});
     if (dice_.chance(10)) regions.push_back({{0xffff000000000000, ~0ULL}, ReservedType::reserved});
-    if (dice_.chance(8)) regions.push_back({{0xf0000000, 0xf00fffff}, ReservedType::reserved});
+    if (!arm && dice_.chance(10)) regions.push_back({{0xf0000000, 0xf00fffff}, ReservedType::reserved});
     if (x86 && dice_.chance(1) && dice_.chance(50)) regions.push_back({{0x08000000, 0x080fffff}, ReservedType::sw_msi});
     d.reserved = std::move(regions);
   }
@@ -382,9 +382,9 @@ class Generator {
     if (dice_.chance(60)) vm.memory.backing = dice_.one_of({4 * kKiB, 2 * kMiB, 2 * kMiB, kGiB});
     const bool low_window = has(Driver::mock);
     const bool from_one_gib = is_arm() || has(Driver::virtio);
-    if (has(Driver::s390) && dice_.chance(70)) return explicit_ranges(vm, 0x100000000, 64 * kGiB);
+    if (has(Driver::s390) && dice_.chance(92)) return explicit_ranges(vm, 0x100000000, 64 * kGiB);
     if (low_window && dice_.chance(92)) return dice_.chance(60) ? explicit_ranges(vm, 0x1000000, kGiB) : virt(vm, kGiB);
-    if (from_one_gib && dice_.chance(92)) {
+    if (from_one_gib && dice_.chance(96)) {
       return dice_.chance(25) ? explicit_ranges(vm, kGiB, 64 * kGiB)
                               : virt(vm, dice_.one_of({kGiB, 4 * kGiB, 300 * kGiB, 31 * kGiB, dice_.chance(15) ? 64 * kTiB : 16 * kGiB}));
     }
@@ -401,7 +401,7 @@ class Generator {
     vm.machine.type = dice_.chance(80) ? MachineType::q35 : MachineType::pc;
     vm.machine.cpu_vendor = dice_.chance(50) ? CpuVendor::intel : CpuVendor::amd;
     const std::uint64_t gib =
-        dice_.one_of<std::uint64_t>({1, 2, 3, 4, 16, 16, 64, 127, 128, 300, 511, 900, 1000, 1010, 1024, 1536});
+        dice_.one_of<std::uint64_t>({1, 2, 3, 4, 16, 16, 64, 127, 128, 300, 511, 511, 900, 1000, 1010, 1536});
     vm.memory.size = gib * kGiB - (dice_.chance(15) ? 4 * kKiB * (1 + dice_.below(1024)) : 0);
     if (dice_.chance(10)) vm.machine.pci_hole64_size = dice_.one_of({2 * kGiB, 32 * kGiB, kTiB});
     if (dice_.chance(8)) vm.hotplug.memory = dice_.one_of({kGiB, 256 * kGiB});
@@ -431,7 +431,7 @@ class Generator {
       if (dice_.chance(required)) return Need::required;
       return may_prefer && !scarce_ && dice_.chance(preferred) ? Need::preferred : Need::no;
     };
-    vm.needs.dirty_tracking = need(5, 18);
+    vm.needs.dirty_tracking = need(4, 18);
     vm.needs.nest_parent = need(2, 14);
     vm.needs.pasid = need(2, 14);
   }
@@ -480,8 +480,9 @@ class Generator {
   RequireRule random_requirement() {
     RequireRule r;
     r.which = random_selector();
-    switch (dice_.below(6)) {
-      case 0: r.page_size = dice_.one_of({2 * kMiB, kGiB, kGiB, 64 * kKiB, 512 * kMiB}); break;
+    switch (dice_.below(7)) {
+      case 5:
+      case 0: r.page_size = dice_.one_of({2 * kMiB, 2 * kMiB, kGiB, 64 * kKiB}); break;
       case 1: r.enforce_cache_coherency = true; break;
       case 2: r.nest_parent = true; break;
       case 3: r.pasid = true; break;
@@ -497,13 +498,13 @@ class Generator {
   }
 
   void random_rules() {
-    const std::size_t count = dice_.chance(30) ? 0 : 1 + dice_.index(3);
+    const std::size_t count = dice_.chance(22) ? 0 : 1 + dice_.index(4);
     for (std::size_t i = 0; i < count; ++i) {
       const std::uint64_t roll = dice_.below(100);
-      if (roll < 30) separate_two_devices();
-      else if (roll < 40) add_rule(SeparateRule{random_selector(), random_selector()});
-      else if (roll < 55) add_rule(TogetherRule{random_selector()});
-      else if (roll < 85) add_rule(random_requirement());
+      if (roll < 66) separate_two_devices();
+      else if (roll < 75) add_rule(SeparateRule{random_selector(), random_selector()});
+      else if (roll < 85) add_rule(TogetherRule{random_selector()});
+      else if (roll < 96) add_rule(random_requirement());
       else add_rule(LimitRule{1 + dice_.below(3)});
     }
   }
@@ -540,7 +541,7 @@ class Generator {
     policy.name = "policy";
     const std::uint64_t roll = dice_.below(100);
     policy.coherency = roll < 66   ? CoherencyPolicy::safe
-                       : roll < 97 ? CoherencyPolicy::strict
+                       : roll < 98 ? CoherencyPolicy::strict
                                    : CoherencyPolicy::required;
     if (dice_.chance(8)) policy.assumed_coherency = Permission::refuse;
     if (dice_.chance(35)) dice_.shuffle(policy.objectives);

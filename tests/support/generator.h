@@ -18,7 +18,7 @@ namespace ioplan::generator {
 // Chances are in percent of the requests.
 struct GeneratorOptions {
   unsigned absent = 12;       // some facts without a stock default are left out
-  unsigned odd_cycle = 7;     // `separate` rules form a cycle of five or seven
+  unsigned odd_cycle = 9;     // `separate` rules form a cycle of five or seven
   unsigned several_vms = 14;  // two or three VMs
   unsigned scarce_ids = 5;    // few domain ids are left
   std::size_t most_groups = 8;

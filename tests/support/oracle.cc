@@ -1154,8 +1154,8 @@ ObjectiveValues cost_of(const Block& b, std::size_t t) {
   cost[Objective::hwpts] = 1;
   std::uint8_t needed = p.needed;
   for (std::size_t i = 0; i < p.items.size(); ++i) {
+    needed |= p.items[i].required_flags;  // D6: wherever the device sits
     if (!holds(b.items, i)) continue;
-    needed |= p.items[i].required_flags;
     if (!table.enforces) cost[Objective::coherency] += p.items[i].enforceable;
   }
   cost[Objective::page_tables] = p.bytes[t];

@@ -541,33 +541,45 @@ void derive_numbers(const Request& r, const Law& law, Plan& plan) {
   plan.optimality.hwpts = plan.hwpts.size();
 }
 
+Step step(StepKind kind, const std::string& device, const std::string& ioas, const std::string& hwpt = {}) {
+  Step s;
+  s.kind = kind;
+  s.device = device;
+  s.ioas = ioas;
+  s.hwpt = hwpt;
+  return s;
+}
+
+void derive_ioas_steps(const Request& r, const PlannedIoas& ioas, std::vector<Step>& steps) {
+  steps.push_back(step(StepKind::ioas_alloc, {}, ioas.id));
+  steps.push_back(step(StepKind::allow_iovas, {}, ioas.id));
+  for (const MemoryRange& m : ioas.memory) steps.back().ranges.push_back(m.gpa);
+  for (const AssignedDevice& a : vm_named(r, ioas.vm)->devices) {
+    const std::string id = a.host ? r.host.device(*a.host).id : a.mdev;
+    steps.push_back(step(StepKind::bind, id, {}));
+    if (!a.host) steps.push_back(step(StepKind::attach_ioas, id, ioas.id));
+  }
+}
+
+void derive_hwpt_steps(const PlannedHwpt& h, std::vector<Step>& steps) {
+  if (!h.automatic) {
+    steps.push_back(step(StepKind::hwpt_alloc, h.allocator, h.ioas, h.id));
+    steps.back().flags = h.flags;
+  }
+  for (const std::string& id : h.devices) {
+    steps.push_back(h.automatic ? step(StepKind::attach_ioas, id, h.ioas, h.id) : step(StepKind::attach, id, {}, h.id));
+  }
+}
+
 void derive_steps(const Request& r, Plan& plan) {
   plan.steps.clear();
-  const auto add = [&](Step s) { plan.steps.push_back(std::move(s)); };
-  for (const PlannedIoas& ioas : plan.ioas) {
-    add({.kind = StepKind::ioas_alloc, .ioas = ioas.id});
-    Step allow{.kind = StepKind::allow_iovas, .ioas = ioas.id};
-    for (const MemoryRange& m : ioas.memory) allow.ranges.push_back(m.gpa);
-    add(allow);
-    for (const AssignedDevice& a : vm_named(r, ioas.vm)->devices) {
-      const std::string id = a.host ? r.host.device(*a.host).id : a.mdev;
-      add({.kind = StepKind::bind, .device = id});
-      if (!a.host) add({.kind = StepKind::attach_ioas, .device = id, .ioas = ioas.id});
-    }
-  }
-  for (const PlannedHwpt& h : plan.hwpts) {
-    if (!h.automatic) add({.kind = StepKind::hwpt_alloc, .device = h.allocator, .ioas = h.ioas, .hwpt = h.id, .flags = h.flags});
-    for (const std::string& id : h.devices) {
-      if (h.automatic) {
-        add({.kind = StepKind::attach_ioas, .device = id, .ioas = h.ioas, .hwpt = h.id});
-      } else {
-        add({.kind = StepKind::attach, .device = id, .hwpt = h.id});
-      }
-    }
-  }
+  for (const PlannedIoas& ioas : plan.ioas) derive_ioas_steps(r, ioas, plan.steps);
+  for (const PlannedHwpt& h : plan.hwpts) derive_hwpt_steps(h, plan.steps);
   for (const PlannedIoas& ioas : plan.ioas) {
     for (const MemoryRange& m : ioas.memory) {
-      add({.kind = StepKind::map, .ioas = ioas.id, .iova = m.gpa, .writeable = m.access == Access::read_write});
+      plan.steps.push_back(step(StepKind::map, {}, ioas.id));
+      plan.steps.back().iova = m.gpa;
+      plan.steps.back().writeable = m.access == Access::read_write;
     }
   }
 }
