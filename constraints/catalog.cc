@@ -35,6 +35,7 @@
 #include "constraints/rules/intel/second_stage_support.h"
 #include "constraints/rules/intel/second_stage_width.h"
 #include "constraints/rules/intel/second_stage_write_buffer.h"
+#include "constraints/rules/ioas/access_alignment.h"
 #include "constraints/rules/ioas/alignment.h"
 #include "constraints/rules/ioas/aperture.h"
 #include "constraints/rules/ioas/granule.h"
@@ -97,6 +98,7 @@ constexpr const Rule* kCatalog[] = {
     &rules::ioas_alignment,
     &rules::ioas_granule,
     &rules::ioas_read_only,
+    &rules::ioas_access_alignment,
     &rules::needs_dirty_tracking,
     &rules::needs_nest_parent,
     &rules::needs_pasid,

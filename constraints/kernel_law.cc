@@ -86,8 +86,7 @@ class KernelLaw final : public Law {
     switch (unit.driver) {
       case Driver::intel: return {msi};
       case Driver::amd: {
-        const auto efr2 = unit.facts[UnitFact::efr2];
-        if (efr2 && bit(*efr2, 11)) return {msi};  // HT_RANGE_IGNORE
+        if (drivers::amd_ignores_hypertransport_range(host)) return {msi};
         return {msi, {drivers::kAmdHyperTransport, ReservedType::reserved}};
       }
       case Driver::smmuv3:

@@ -11,6 +11,8 @@
 // first-stage tables, Linux makes one table in both orders, and in one of the two the unit that cannot block no-snoop
 // ends up behind a table that promises to.
 
+#include "tests/support/corpus.h"
+
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
@@ -25,7 +27,6 @@
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
 #include "engine/solve/planner.h"
-#include "tests/support/corpus.h"
 
 namespace ioplan {
 namespace {
@@ -71,20 +72,20 @@ struct FieldPlace {
 };
 // Specification 11.4.2 and 11.4.3; the fields that the corpus names in `unit_differences`.
 constexpr FieldPlace kFields[] = {
-    {"ND", false, 0, 3},      {"AFL", false, 3, 1},     {"RWBF", false, 4, 1},    {"PLMR", false, 5, 1},
-    {"PHMR", false, 6, 1},    {"CM", false, 7, 1},      {"SAGAW", false, 8, 5},   {"MGAW", false, 16, 6},
-    {"ZLR", false, 22, 1},    {"ISOCH", false, 23, 1},  {"FRO", false, 24, 10},   {"SLLPS", false, 34, 4},
-    {"PSI", false, 39, 1},    {"NFR", false, 40, 8},    {"MAMV", false, 48, 6},   {"DWD", false, 54, 1},
-    {"DRD", false, 55, 1},    {"FL1GP", false, 56, 1},  {"PI", false, 59, 1},     {"FL5LP", false, 60, 1},
+    {"ND", false, 0, 3},      {"AFL", false, 3, 1},      {"RWBF", false, 4, 1},    {"PLMR", false, 5, 1},
+    {"PHMR", false, 6, 1},    {"CM", false, 7, 1},       {"SAGAW", false, 8, 5},   {"MGAW", false, 16, 6},
+    {"ZLR", false, 22, 1},    {"ISOCH", false, 23, 1},   {"FRO", false, 24, 10},   {"SLLPS", false, 34, 4},
+    {"PSI", false, 39, 1},    {"NFR", false, 40, 8},     {"MAMV", false, 48, 6},   {"DWD", false, 54, 1},
+    {"DRD", false, 55, 1},    {"FL1GP", false, 56, 1},   {"PI", false, 59, 1},     {"FL5LP", false, 60, 1},
     {"ECMDS", false, 61, 1},  {"ESIRTPS", false, 62, 1}, {"ESRTPS", false, 63, 1}, {"C", true, 0, 1},
-    {"QI", true, 1, 1},       {"DT", true, 2, 1},       {"IR", true, 3, 1},       {"EIM", true, 4, 1},
-    {"PT", true, 6, 1},       {"SC", true, 7, 1},       {"IRO", true, 8, 10},     {"MHMV", true, 20, 4},
-    {"ECS", true, 24, 1},     {"MTS", true, 25, 1},     {"NEST", true, 26, 1},    {"DIS", true, 27, 1},
-    {"PASID28", true, 28, 1}, {"PRS", true, 29, 1},     {"ERS", true, 30, 1},     {"SRS", true, 31, 1},
-    {"NWFS", true, 33, 1},    {"EAFS", true, 34, 1},    {"PSS", true, 35, 5},     {"PASID", true, 40, 1},
-    {"DIT", true, 41, 1},     {"PDS", true, 42, 1},     {"SMTS", true, 43, 1},    {"VCS", true, 44, 1},
-    {"SLADS", true, 45, 1},   {"SLTS", true, 46, 1},    {"FLTS", true, 47, 1},    {"SMPWCS", true, 48, 1},
-    {"RPS", true, 49, 1},     {"PMS", true, 51, 1},     {"ADMS", true, 52, 1},    {"RPRIVS", true, 53, 1},
+    {"QI", true, 1, 1},       {"DT", true, 2, 1},        {"IR", true, 3, 1},       {"EIM", true, 4, 1},
+    {"PT", true, 6, 1},       {"SC", true, 7, 1},        {"IRO", true, 8, 10},     {"MHMV", true, 20, 4},
+    {"ECS", true, 24, 1},     {"MTS", true, 25, 1},      {"NEST", true, 26, 1},    {"DIS", true, 27, 1},
+    {"PASID28", true, 28, 1}, {"PRS", true, 29, 1},      {"ERS", true, 30, 1},     {"SRS", true, 31, 1},
+    {"NWFS", true, 33, 1},    {"EAFS", true, 34, 1},     {"PSS", true, 35, 5},     {"PASID", true, 40, 1},
+    {"DIT", true, 41, 1},     {"PDS", true, 42, 1},      {"SMTS", true, 43, 1},    {"VCS", true, 44, 1},
+    {"SLADS", true, 45, 1},   {"SLTS", true, 46, 1},     {"FLTS", true, 47, 1},    {"SMPWCS", true, 48, 1},
+    {"RPS", true, 49, 1},     {"PMS", true, 51, 1},      {"ADMS", true, 52, 1},    {"RPRIVS", true, 53, 1},
 };
 
 std::uint64_t field_named(const corpus::VtdUnit& unit, const std::string& name) {
@@ -123,14 +124,17 @@ struct Decoded {
   std::pair<unsigned, unsigned> second_stage_levels_and_bits() const {
     if (mgaw() > 48 && sagaw() >= 8) return {5, std::min(57U, mgaw())};
     if (mgaw() > 39 && sagaw() >= 4) return {(sagaw() & 8) != 0 ? 5 : 4, std::min(48U, mgaw())};
-    if (mgaw() > 30 && sagaw() >= 2) return {(sagaw() & 4) != 0 ? 4 : (sagaw() & 8) != 0 ? 5 : 3, std::min(39U, mgaw())};
+    if (mgaw() > 30 && sagaw() >= 2)
+      return {(sagaw() & 4) != 0 ? 4 : (sagaw() & 8) != 0 ? 5 : 3, std::min(39U, mgaw())};
     return {0, 0};
   }
 
   Table allocate() const {
     if (scalable() && is("FLTS")) {
       const bool five = mgaw() > 48 && is("FL5LP");
-      return {1, five ? 5U : 4U, std::min(five ? 57U : 48U, mgaw()), first_stage_pages(), is("SC"), is("SMPWCS"), is("RWBF")};
+      return {
+          1,         five ? 5U : 4U, std::min(five ? 57U : 48U, mgaw()), first_stage_pages(), is("SC"), is("SMPWCS"),
+          is("RWBF")};
     }
     const auto [levels, bits] = second_stage_levels_and_bits();
     return {2, levels, bits, second_stage_pages(), is("SC"), snooped_walk(), is("RWBF") || is("CM")};
@@ -139,7 +143,8 @@ struct Decoded {
   // What Linux checks; `strict` adds what only the specification asks.
   bool accepts(const Table& t, bool strict) const {
     if (t.stage == 1) {
-      if (!scalable() || !is("FLTS") || (t.coherent_walk && !is("SMPWCS")) || (t.levels == 5 && !is("FL5LP"))) return false;
+      if (!scalable() || !is("FLTS") || (t.coherent_walk && !is("SMPWCS")) || (t.levels == 5 && !is("FL5LP")))
+        return false;
       if ((t.pages & ~first_stage_pages()) != 0 || (is("RWBF") && !t.sync_map)) return false;
       return !strict || ((!t.snoop || is("SC")) && t.bits <= mgaw());
     }
@@ -231,8 +236,12 @@ void expect_sound(const Machine& m, Ask ask, const Request& request, const Plan&
       EXPECT_FALSE(plan.hwpts.empty());
       EXPECT_EQ(plan.optimality.hwpts, plan.optimality.lower_bound);
       break;
-    case Verdict::infeasible: EXPECT_FALSE(plan.conflict.empty()); break;
-    case Verdict::undecided: EXPECT_FALSE(plan.unknown.empty()); break;
+    case Verdict::infeasible:
+      EXPECT_FALSE(plan.conflict.empty());
+      break;
+    case Verdict::undecided:
+      EXPECT_FALSE(plan.unknown.empty());
+      break;
   }
 }
 
@@ -383,10 +392,10 @@ OrderCount count_orders(const Machine& m) {
   const Plan plan = make_plan(request, kernel_law());
   EXPECT_EQ(plan.verdict, Verdict::feasible);
   EXPECT_EQ(plan.hwpts.size(), 1U);
-  const bool differs = std::ranges::any_of(units, [&](const auto& u) {
-    return Decoded(u).is("SC") != Decoded(units.front()).is("SC");
-  });
-  const bool one_or_two = std::min(forward.tables, backward.tables) == 1 && std::max(forward.tables, backward.tables) == 2;
+  const bool differs =
+      std::ranges::any_of(units, [&](const auto& u) { return Decoded(u).is("SC") != Decoded(units.front()).is("SC"); });
+  const bool one_or_two =
+      std::min(forward.tables, backward.tables) == 1 && std::max(forward.tables, backward.tables) == 2;
   const bool unsafe = forward.tables < forward.safe_tables || backward.tables < backward.safe_tables;
   return {1, differs ? 1U : 0U, one_or_two ? 1U : 0U, unsafe ? 1U : 0U};
 }
@@ -405,7 +414,8 @@ TEST_F(Corpus, OneTableIsEnoughWhereTheOrderOfAttachingDecides) {
     sum.one_or_two += one.one_or_two;
     sum.unsafe += one.unsafe;
   }
-  fmt::print("{:<16}{:>7}{:>13}{:>16}{:>21}\n", "machines", "hosts", "SC differs", "1 or 2 tables", "1, unsafe one way");
+  fmt::print("{:<16}{:>7}{:>13}{:>16}{:>21}\n", "machines", "hosts", "SC differs", "1 or 2 tables",
+             "1, unsafe one way");
   for (const auto& [segment, c] : counts) {
     fmt::print("{:<16}{:>7}{:>13}{:>16}{:>21}\n", segment, c.hosts, c.snoop_control_differs, c.one_or_two, c.unsafe);
   }

@@ -170,15 +170,24 @@ struct Expected {
 // What the examples are there to show, in case somebody updates the outputs without reading them.
 TEST(Examples, ShowWhatTheyAreFor) {
   constexpr Expected kExpected[] = {
-      {"three-drhd", "host vm", 0, 1},          {"three-drhd", "host vm policy", 0, 2},
-      {"three-drhd", "host vm big-pages", 0, 2}, {"client-igpu", "host vm", 0, 1},
-      {"client-igpu", "host vm policy", 0, 2},  {"client-first-stage", "host vm", 0, 1},
-      {"client-first-stage", "host vm policy", 0, 2}, {"xeon-many-drhd", "host vm", 0, 1},
-      {"xeon-many-drhd", "host vm-migratable", 1, 0}, {"epyc-1tib-hole", "host vm", 0, 1},
-      {"epyc-1tib-hole", "host vm-intel-layout", 1, 0}, {"ampere-altra", "host vm", 0, 3},
-      {"virtio-guest", "host vm", 0, 1},        {"virtio-guest", "host vm policy", 1, 0},
-      {"rules-colouring", "host vm policy", 0, 3}, {"rules-colouring", "host vm few", 1, 0},
-      {"infeasible-rmrr", "host vm", 1, 0},     {"infeasible-rmrr", "host vm-without-x710", 0, 1},
+      {"three-drhd", "host vm", 0, 1},
+      {"three-drhd", "host vm policy", 0, 2},
+      {"three-drhd", "host vm big-pages", 0, 2},
+      {"client-igpu", "host vm", 0, 1},
+      {"client-igpu", "host vm policy", 0, 2},
+      {"client-first-stage", "host vm", 0, 1},
+      {"client-first-stage", "host vm policy", 0, 2},
+      {"xeon-many-drhd", "host vm", 0, 1},
+      {"xeon-many-drhd", "host vm-migratable", 1, 0},
+      {"epyc-1tib-hole", "host vm", 0, 1},
+      {"epyc-1tib-hole", "host vm-intel-layout", 1, 0},
+      {"ampere-altra", "host vm", 0, 3},
+      {"virtio-guest", "host vm", 0, 1},
+      {"virtio-guest", "host vm policy", 1, 0},
+      {"rules-colouring", "host vm policy", 0, 3},
+      {"rules-colouring", "host vm few", 1, 0},
+      {"infeasible-rmrr", "host vm", 1, 0},
+      {"infeasible-rmrr", "host vm-without-x710", 0, 1},
   };
   for (const Expected& e : kExpected) {
     SCOPED_TRACE(std::string(e.example) + ": " + e.files);

@@ -4,8 +4,8 @@
 // HWPT, address spaces, KVM's verdict, resources, adopted preferences; bounds and witnesses are checked against the oracle's
 // accept sets. The mix of questions is asserted, so that these comparisons keep meaning something.
 //
-// IOPLAN_SCALE multiplies the number of questions (10 is the soak run), IOPLAN_SEED asks one seed only,
-// IOPLAN_FAILURES allows more mismatches before giving up, IOPLAN_SAVE names a folder for the documents of mismatches.
+// IOPLAN_SCALE multiplies the number of questions (10 is the soak run), IOPLAN_SEED asks one seed only, IOPLAN_FIRST
+// starts at another seed, IOPLAN_FAILURES allows more mismatches before giving up, IOPLAN_SAVE names a folder for the documents of mismatches.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -230,10 +230,11 @@ TEST(Plan, AgreesWithBruteForceOnRandomQuestions) {
     if (!text.empty()) report(seed, text, true);
     return;
   }
+  const auto first = static_cast<std::uint64_t>(number_from("IOPLAN_FIRST", 0));
   const auto questions = static_cast<std::uint64_t>(2000 * number_from("IOPLAN_SCALE", 1));
   const auto most_failures = static_cast<std::size_t>(number_from("IOPLAN_FAILURES", 5));
   std::size_t failures = 0;
-  for (std::uint64_t seed = 0; seed < questions && failures < most_failures; ++seed) {
+  for (std::uint64_t seed = first; seed < first + questions && failures < most_failures; ++seed) {
     const std::string text = compare(seed, mix);
     if (text.empty()) continue;
     ++failures;

@@ -41,15 +41,20 @@ Regime translation_regime(std::uint64_t page_sizes, std::uint64_t kernel_page, u
   }
 }
 
-// Stage 2 folds a root of at most 16 entries into the next level as concatenated tables.
+// Where the architecture demands it, stage 2 starts one level lower, with up to 16 root tables one after the other
+// (arm_lpae_concat_mandatory: DDI 0487 R_DXBSH and R_SRKBC). Elsewhere Linux keeps the small root.
+bool concatenates(std::uint64_t granule, unsigned levels, unsigned address_bits) {
+  const bool forty = address_bits == 40;
+  if (granule == k4K) return levels == 4 && (forty || address_bits == 42);
+  return granule == k16K && ((levels == 4 && address_bits == 48) || (levels == 3 && forty));
+}
+
 unsigned lpae_levels(unsigned address_bits, std::uint64_t granule, unsigned stage) {
   const auto granule_lg2 = static_cast<unsigned>(std::countr_zero(granule));
   const unsigned bits_per_level = granule_lg2 - 3;
   if (address_bits <= granule_lg2) return 1;
-  const unsigned to_resolve = address_bits - granule_lg2;
-  const unsigned levels = (to_resolve + bits_per_level - 1) / bits_per_level;
-  const unsigned root_bits = to_resolve - bits_per_level * (levels - 1);
-  return stage == 2 && levels > 1 && root_bits <= 4 ? levels - 1 : levels;
+  const unsigned levels = (address_bits - granule_lg2 + bits_per_level - 1) / bits_per_level;
+  return stage == 2 && concatenates(granule, levels, address_bits) ? levels - 1 : levels;
 }
 
 StageTables lpae_tables(unsigned stage, bool available, std::uint64_t page_sizes, std::uint64_t kernel_page,

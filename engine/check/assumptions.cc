@@ -1,8 +1,8 @@
 // assumptions: every default that is listed is a default that was needed, and those that always matter are listed.
 //
 // A listed default must be absent from the documents and be the stock value. Not to be missing: the kernel's
-// architecture, release, page size, isolated MSI and scalable mode, the machine type behind a size, the backing pages,
-// and the reserved regions of assigned devices.
+// architecture, release, page size, isolated MSI and scalable mode, what units of two drivers leave open, the machine
+// type behind a size, the backing pages, and the reserved regions of assigned devices.
 
 #include <fmt/format.h>
 
@@ -29,6 +29,7 @@ class Review {
   void run() {
     for (const Assumption& a : plan_.assumptions) check(a);
     expect_kernel();
+    expect_units();
     for (const VirtualMachine& vm : request_.vms) expect_vm(vm);
     expect_reserved();
   }
@@ -58,7 +59,7 @@ class Review {
   void check(const Assumption& a) {
     if (!listed_.insert(a.fact).second) object(a.fact, fmt::format("`{}` is listed twice", a.fact));
     if (a.fact.starts_with("devices.") && !a.subjects.empty()) return check_many(a);
-    if (!absent(request_, a.fact)) object(a.fact, fmt::format("`{}` is no fact that the documents lack", a.fact));
+    if (!defaulted(request_, a.fact)) object(a.fact, fmt::format("`{}` is no default of a fact that is missing", a.fact));
     const std::string stock = stock_value(a.fact);
     if (!stock.empty() && stock != a.value) {
       object(a.fact, fmt::format("the default of `{}` is `{}`, not `{}`", a.fact, stock, a.value));
@@ -69,8 +70,8 @@ class Review {
     const std::string key = a.fact.substr(std::string("devices.").size());
     std::string previous;
     for (const std::string& id : a.subjects) {
-      if (!absent(request_, "devices." + id + "." + key)) {
-        object(a.fact, fmt::format("`{}` of `{}` is no fact that the documents lack", key, id));
+      if (!defaulted(request_, "devices." + id + "." + key)) {
+        object(a.fact, fmt::format("`{}` of `{}` is no default of a fact that is missing", key, id));
       }
       const auto device = request_.host.find_device(id);
       if (device && !relevant_.contains(device->index())) {
@@ -88,6 +89,8 @@ class Review {
     if (path == "kernel.page_size") return "4KiB";
     if (path.ends_with(".memory.backing")) return "4KiB";
     if (path.ends_with(".machine.type")) return stock_machine(path);
+    if (path.ends_with(".granule")) return "kernel.page_size";
+    if (path.ends_with(".input_range")) return "[0x0, 0xffffffffffffffff]";
     if (path.starts_with("kernel.")) return stock_kernel_fact(path.substr(std::string("kernel.").size()));
     return {};
   }
@@ -110,7 +113,7 @@ class Review {
   }
 
   void expect(const std::string& path) {
-    if (absent(request_, path) && !listed_.contains(path)) {
+    if (defaulted(request_, path) && !listed_.contains(path)) {
       object(path, fmt::format("the answer rests on the default of `{}`, which is not listed", path));
     }
   }
@@ -141,6 +144,21 @@ class Review {
     for (const char* path : {"kernel.arch", "kernel.release", "kernel.page_size"}) expect(path);
     if (needs_kernel_msi()) expect("kernel.isolated_msi");
     if (matters(KernelFact::intel_iommu_sm)) expect("kernel.intel_iommu_sm");
+  }
+
+  void expect_units() {
+    std::set<std::size_t> units;
+    for (std::size_t d : relevant_) {
+      if (request_.host.devices[d].unit) units.insert(request_.host.devices[d].unit->index());
+    }
+    for (std::size_t u : units) expect_unit(request_.host.units[u]);
+  }
+
+  // A boot log of an SMMUv3 tells no granule; a virtio-iommu without input range takes every address.
+  void expect_unit(const Unit& unit) {
+    const bool from_log = unit.facts[UnitFact::features] && !unit.facts[UnitFact::idr0];
+    if (unit.driver == Driver::smmuv3 && from_log) expect("iommus." + unit.id + ".granule");
+    if (unit.driver == Driver::virtio) expect("iommus." + unit.id + ".input_range");
   }
 
   void expect_vm(const VirtualMachine& vm) {

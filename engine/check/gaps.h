@@ -21,11 +21,14 @@ struct Gap {
 // The gaps behind the assigned devices of all VMs and the devices of their groups, in a fixed order.
 std::vector<Gap> gaps_of(const Request& request);
 
-// Is the fact of this path absent from the documents? False also when there is no such thing.
-bool absent(const Request& request, const std::string& path);
-
 // Does `path` name a thing and a fact that the documents could state?
 bool nameable(const Request& request, const std::string& path);
+
+// It does, the documents do not state it, and a stock machine's value stands in for it.
+bool defaulted(const Request& request, const std::string& path);
+
+// It does, the documents do not state it, and nothing stands in for it.
+bool unknown(const Request& request, const std::string& path);
 
 struct Completion {
   Request request;

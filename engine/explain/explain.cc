@@ -75,7 +75,10 @@ class Suggestions {
           [](Request& r) { r.host.kernel.facts[KernelFact::allow_unsafe_interrupts] = 1; });
     }
     if (rule == "usable.direct-region") drop_direct_region(c.subjects.front());
-    if (rule == "usable.reserved-regions" || rule == "ioas.aperture" || rule == "ioas.alignment") move_memory();
+    if (rule == "usable.reserved-regions" || rule == "ioas.aperture" || rule == "ioas.alignment" ||
+        rule == "ioas.access-alignment") {
+      move_memory();
+    }
     if (rule == "ioas.read-only") map_writable();
     if (rule.starts_with("policy.")) relax_rules(rule);
     if (rule == "usable.pasid-width" || rule == "usable.pasid-attach") drop_need("needs.pasid");

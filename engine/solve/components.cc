@@ -1,29 +1,26 @@
-// Elements that no chain of candidates connects never meet in a block, so they are separate problems.
+// Elements that no chain of possible neighbours connects never meet in a block, so they are separate problems: two VMs'
+// elements, but also elements of one VM that formats or rules keep apart.
 
-#include <boost/graph/adjacency_list.hpp>
+#include <boost/graph/adjacency_matrix.hpp>
 #include <boost/graph/connected_components.hpp>
 
 #include "engine/solve/cover_parts.h"
 
 namespace ioplan::cover {
 
-std::vector<std::vector<std::uint32_t>> components(const CoverInstance& instance) {
-  // Vertices: elements, then candidates.
-  using Graph = boost::adjacency_list<boost::vecS, boost::vecS, boost::undirectedS>;
-  Graph graph(instance.elements + instance.candidates.size());
-  for (std::size_t c = 0; c < instance.candidates.size(); ++c) {
-    const ElementSet& accepts = instance.candidates[c].accepts;
-    for (auto e = accepts.find_first(); e != ElementSet::npos; e = accepts.find_next(e)) {
-      boost::add_edge(e, instance.elements + c, graph);
+std::vector<std::vector<std::uint32_t>> components(const std::vector<ElementSet>& exclusive) {
+  const std::size_t elements = exclusive.size();
+  boost::adjacency_matrix<boost::undirectedS> may_share(elements);
+  for (std::size_t e = 0; e < elements; ++e) {
+    ElementSet neighbours = ~exclusive[e];
+    for (auto f = neighbours.find_next(e); f != ElementSet::npos; f = neighbours.find_next(f)) {
+      boost::add_edge(e, f, may_share);
     }
   }
-  std::vector<std::size_t> label(boost::num_vertices(graph));
-  const std::size_t count = boost::connected_components(graph, label.data());
-  std::vector<std::vector<std::uint32_t>> by_label(count), result;
-  for (std::size_t e = 0; e < instance.elements; ++e) by_label[label[e]].push_back(static_cast<std::uint32_t>(e));
-  for (auto& members : by_label) {
-    if (!members.empty()) result.push_back(std::move(members));
-  }
+  std::vector<std::size_t> label(elements);
+  const std::size_t count = boost::connected_components(may_share, label.data());
+  std::vector<std::vector<std::uint32_t>> result(count);
+  for (std::size_t e = 0; e < elements; ++e) result[label[e]].push_back(static_cast<std::uint32_t>(e));
   return result;  // labels are given in order of the lowest vertex
 }
 

@@ -22,8 +22,8 @@ std::optional<std::vector<std::uint32_t>> greedy_partition(const CoverInstance& 
 // Indices of candidates worth keeping: no other accepts at least as much at no more cost.
 std::vector<std::uint32_t> undominated(const std::vector<CoverCandidate>& candidates);
 
-// Elements that a chain of candidates connects; ascending inside, components by lowest element.
-std::vector<std::vector<std::uint32_t>> components(const CoverInstance& instance);
+// Elements that a chain of pairs that may share connects; ascending inside, components by lowest element.
+std::vector<std::vector<std::uint32_t>> components(const std::vector<ElementSet>& exclusive);
 
 // One component's answer under at most `max_blocks` blocks.
 struct PartSolution {
@@ -37,13 +37,20 @@ struct PartSolution {
 // Exact when it answers; nothing when the budget ran out. Requires: no apart-pairs and no pools.
 std::optional<PartSolution> search_set_cover(const CoverInstance& instance, const CoverBudget& budget);
 
-// With apart-pairs and pools. `lower`: proved lower bound on blocks; `clique`: pairwise exclusive elements.
+// With apart-pairs and pools. `exclusive`: the exclusion graph; `clique`: pairwise exclusive elements.
 struct SlotSolution {
   PartSolution part;
-  std::uint64_t lower_bound = 0;  // on blocks, at least `lower`
+  std::uint64_t lower_bound = 0;  // on blocks, at least as large as the clique
 };
-SlotSolution solve_slots(const CoverInstance& instance, const CoverBudget& budget, std::uint64_t lower,
-                         const std::vector<std::uint32_t>& clique);
+SlotSolution solve_slots(const CoverInstance& instance, const CoverBudget& budget,
+                         const std::vector<ElementSet>& exclusive, const std::vector<std::uint32_t>& clique);
+
+// Tries to move `element` into `block` without a new block and without moving the elements before it, by moving others
+// out of the way, each at most once. Nothing: not found, which proves nothing.
+std::optional<std::vector<std::uint32_t>> rearranged(const CoverInstance& instance,
+                                                     const std::vector<ElementSet>& exclusive,
+                                                     const std::vector<std::uint32_t>& block_of, std::uint32_t element,
+                                                     std::uint32_t block);
 
 // Is the number of blocks the first objective that can differ? (Every cover has the same IOAS.)
 bool count_comes_first(const std::array<Objective, 5>& order);

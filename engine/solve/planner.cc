@@ -57,8 +57,11 @@ class Planner {
     Answer result;
     for (const VirtualMachine& vm : request.vms) result.needs.push_back(decide(vm.needs, 0));
     result.solved = solve_with(request, result.needs);
-    if (result.solved.verdict == Verdict::feasible) adopt_preferences(request, result);
-    if (result.solved.verdict == Verdict::feasible) result.plan = write_plan(request, result.solved, law_);
+    if (result.solved.verdict == Verdict::feasible) {
+      // The proof is that of the question without preferences: it has as many HWPTs and rests on the documents alone.
+      const Solved bound = adopt_preferences(request, result);
+      result.plan = write_plan(request, result.solved, bound.vms.empty() ? result.solved : bound, law_);
+    }
     result.plan.verdict = result.solved.verdict;
     for (std::size_t v = 0; v < request.vms.size(); ++v) list_preferences(request.vms[v], result.needs[v], result.plan);
     return result;
@@ -69,8 +72,10 @@ class Planner {
     return solve(request, needs, law_, options_.budget);
   }
 
-  // Larger sets first, then dirty tracking before nesting before PASID.
-  void adopt_preferences(const Request& request, Answer& result) const {
+  // Larger sets first, then dirty tracking before nesting before PASID. Returns the answer without preferences when some
+  // were adopted.
+  Solved adopt_preferences(const Request& request, Answer& result) const {
+    Solved without;
     constexpr std::array<unsigned, 7> kBySize = {7, 3, 5, 6, 1, 2, 4};
     for (std::size_t v = 0; v < request.vms.size(); ++v) {
       const unsigned wanted = preferred(request.vms[v].needs);
@@ -84,10 +89,12 @@ class Planner {
           continue;
         }
         result.needs = std::move(needs);
+        if (without.vms.empty()) without = std::move(result.solved);
         result.solved = std::move(solved);
         break;
       }
     }
+    return without;
   }
 
   static void list_preferences(const VirtualMachine& vm, const Needs& decided, Plan& plan) {
@@ -298,7 +305,6 @@ Plan make_plan(const Request& request, const Law& law, const PlanOptions& option
     plan.fixes.push_back({"relax-policy", {"assumptions"}, "set `assumptions: allow` in the policy"});
   }
   if (plan.verdict != Verdict::feasible) return without_layout(plan);
-  if (plan.optimality.proof == ProofKind::smt) plan.optimality.smt2 = one_fewer_smt2(answer.solved, request);
   return std::move(answer.plan);
 }
 

@@ -222,9 +222,7 @@ SolvedHwpt choose_template(const VmModel& model, std::vector<std::uint32_t> item
 }
 
 // Adds a VM's HWPTs, given the block of each of its elements.
-// `stages`: by block, the stage to keep to; empty: any.
-void take_blocks(Solved& solved, std::size_t v, std::span<const std::uint32_t> block_of,
-                 const std::vector<unsigned>& stages, const Policy& policy) {
+void take_blocks(Solved& solved, std::size_t v, std::span<const std::uint32_t> block_of, const Policy& policy) {
   const VmModel& model = solved.vms[v];
   std::map<std::uint32_t, std::vector<std::uint32_t>> blocks;
   for (std::size_t e = 0; e < block_of.size(); ++e) {
@@ -233,7 +231,7 @@ void take_blocks(Solved& solved, std::size_t v, std::span<const std::uint32_t> b
   }
   for (auto& [block, items] : blocks) {
     std::ranges::sort(items);
-    solved.hwpts[v].push_back(choose_template(model, std::move(items), policy.objectives, stages.empty() ? 0 : stages[block]));
+    solved.hwpts[v].push_back(choose_template(model, std::move(items), policy.objectives, 0));
   }
   std::ranges::sort(solved.hwpts[v], {}, [](const SolvedHwpt& h) { return h.items.front(); });
 }
@@ -261,10 +259,36 @@ void solve_apart(const Request& request, Solved& solved, const CoverBudget& budg
   for (std::size_t v = 0; v < solved.vms.size(); ++v) {
     const CoverSolution cover = solve_cover(solved.vms[v].cover, budget);
     if (refuse(solved, cover.status)) return;
-    take_blocks(solved, v, cover.block_of, {}, request.policy);
+    take_blocks(solved, v, cover.block_of, request.policy);
     take_bounds(solved, cover);
     for (std::uint32_t e : cover.witness) take_witness(solved, v, e);
   }
+}
+
+// Pools may hang on the stage of a HWPT: HWPT by HWPT the canonical template, but never one that leaves the rest without
+// ids. The cover found such a choice, so this ends with one.
+bool settle_stages(const Request& request, Solved& solved, const Law& law, std::size_t v, std::size_t h) {
+  if (v == solved.vms.size()) return !pools_overdrawn(request, solved, law);
+  if (h == solved.hwpts[v].size()) return settle_stages(request, solved, law, v + 1, 0);
+  const VmModel& model = solved.vms[v];
+  const SolvedHwpt first = choose_template(model, solved.hwpts[v][h].items, request.policy.objectives, 0);
+  solved.hwpts[v][h] = first;
+  if (settle_stages(request, solved, law, v, h + 1)) return true;
+  const Offer& offer = model.offers[first.offer];
+  const unsigned other_stage = offer.hwpt[HwptQ::stage] == 1 ? 2 : 1;
+  const bool same_cost = std::ranges::any_of(model.offers, [&](const Offer& o) {
+    return o.hwpt[HwptQ::stage] == other_stage && o.page_table_bytes == offer.page_table_bytes &&
+           o.unneeded_flags == offer.unneeded_flags &&
+           o.hwpt[HwptQ::enforce_cache_coherency] == offer.hwpt[HwptQ::enforce_cache_coherency] &&
+           std::ranges::all_of(first.items, [&](auto i) { return o.accepts(model.problem.items[i]); });
+  });
+  if (!same_cost) return false;
+  solved.hwpts[v][h] = choose_template(model, first.items, request.policy.objectives, other_stage);
+  return settle_stages(request, solved, law, v, h + 1);
+}
+
+void settle_stages(const Request& request, Solved& solved, const Law& law) {
+  if (pools_overdrawn(request, solved, law)) settle_stages(request, solved, law, 0, 0);
 }
 
 // Domain ids tie the VMs together.
@@ -280,17 +304,16 @@ void solve_joint(const Request& request, Solved& solved, const Law& law, const C
   solved.proved.fill(true);
   if (refuse(solved, cover.status)) return;
   take_bounds(solved, cover);
-  std::vector<unsigned> stages;
-  for (std::uint32_t c : cover.candidate_of) stages.push_back(joint.candidates[c].stage);
   std::size_t offset = 0;
   for (std::size_t v = 0; v < solved.vms.size(); ++v) {
     const std::size_t elements = solved.vms[v].cover.elements;
-    take_blocks(solved, v, std::span(cover.block_of).subspan(offset, elements), stages, request.policy);
+    take_blocks(solved, v, std::span(cover.block_of).subspan(offset, elements), request.policy);
     for (std::uint32_t e : cover.witness) {
       if (e >= offset && e < offset + elements) take_witness(solved, v, static_cast<std::uint32_t>(e - offset));
     }
     offset += elements;
   }
+  settle_stages(request, solved, law);
   solved.pooled = std::move(joint);
 }
 

@@ -63,8 +63,9 @@ std::optional<VmRefusal> refuse_vm(const Request& request, VmIndex vm);
 // Requires: every fact that matters is present. `needs` by VM, preferences decided.
 Solved solve(const Request& request, const std::vector<Needs>& needs, const Law& law, const CoverBudget& budget);
 
-// The Plan of a feasible answer, without assumptions, preferences and proof text.
-Plan write_plan(const Request& request, const Solved& solved, const Law& law);
+// The Plan of a feasible answer, without assumptions and preferences. `bound` proves the number of HWPTs: the answer
+// itself, or one under fewer needs with as many HWPTs.
+Plan write_plan(const Request& request, const Solved& solved, const Solved& bound, const Law& law);
 
 // "One fewer HWPT is impossible" as SMT-LIB 2 in cover form: a boolean a template, a clause a group, at most k-1.
 std::string one_fewer_smt2(const Solved& solved, const Request& request);

@@ -17,8 +17,8 @@ constexpr std::uint64_t kLibvirtMargin = std::uint64_t{1} << 30;  // qemuDomainG
 
 class PlanWriter {
  public:
-  PlanWriter(const Request& request, const Solved& solved, const Law& law)
-      : request_(request), solved_(solved), law_(law) {}
+  PlanWriter(const Request& request, const Solved& solved, const Solved& bound, const Law& law)
+      : request_(request), solved_(solved), bound_(bound), law_(law) {}
 
   Plan write() {
     plan_.verdict = Verdict::feasible;
@@ -31,18 +31,24 @@ class PlanWriter {
     plan_.kvm.because.insert(plan_.kvm.because.end(), mediated_.begin(), mediated_.end());
     plan_.kvm.noncoherent_dma = !plan_.kvm.because.empty();
     plan_.objectives = solved_.values;
-    plan_.optimality.hwpts = solved_.values[Objective::hwpts];
-    plan_.optimality.lower_bound = solved_.lower_bound;
-    plan_.optimality.proof = solved_.proof;
-    plan_.optimality.proved = solved_.proved;
-    if (solved_.proof != ProofKind::smt) {
-      for (DeviceIndex d : solved_.witness) plan_.optimality.witness.push_back(request_.host.device(d).id);
-    }
+    write_optimality(plan_.optimality);
     return std::move(plan_);
   }
 
  private:
   const std::string& id_of(DeviceIndex d) const { return request_.host.device(d).id; }
+
+  void write_optimality(Optimality& o) const {
+    o.hwpts = solved_.values[Objective::hwpts];
+    o.lower_bound = bound_.lower_bound;
+    o.proof = bound_.proof;
+    o.proved = solved_.proved;
+    if (o.proof == ProofKind::smt) {
+      o.smt2 = one_fewer_smt2(bound_, request_);
+    } else {
+      for (DeviceIndex d : bound_.witness) o.witness.push_back(id_of(d));
+    }
+  }
 
   void write_vm(std::size_t v) {
     const VirtualMachine& vm = request_.vms[v];
@@ -188,6 +194,7 @@ class PlanWriter {
 
   const Request& request_;
   const Solved& solved_;
+  const Solved& bound_;
   const Law& law_;
   std::set<DeviceIndex> noncoherent_;
   std::set<std::string> mediated_;
@@ -196,8 +203,8 @@ class PlanWriter {
 
 }  // namespace
 
-Plan write_plan(const Request& request, const Solved& solved, const Law& law) {
-  return PlanWriter(request, solved, law).write();
+Plan write_plan(const Request& request, const Solved& solved, const Solved& bound, const Law& law) {
+  return PlanWriter(request, solved, bound, law).write();
 }
 
 }  // namespace ioplan

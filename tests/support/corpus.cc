@@ -40,8 +40,8 @@ struct DraftUnit {
   std::string id;
   std::string driver;
   std::vector<Fact> facts;
-  std::uint64_t base = 0;         // Intel: register base
-  bool include_pci_all = false;   // Intel
+  std::uint64_t base = 0;        // Intel: register base
+  bool include_pci_all = false;  // Intel
 };
 
 struct Bridge {
@@ -360,10 +360,10 @@ struct IoApic {
   std::size_t unit = 0;
 };
 
-// Xeons: every root bus has an IOAPIC function (xx:05.4), numbered in bus order after the chipset's own, and the log says
-// which DRHD has each in its scope. Root ports of that bus are in the same scope; so is what is behind them. The bus
-// whose unit has INCLUDE_PCI_ALL belongs to it whole. Other functions of the other root buses are in no scope that the
-// log shows: they stay without a unit.
+// Xeons: every root bus has an IOAPIC function (xx:05.4), numbered in bus order after the chipset's own, and the log
+// says which DRHD has each in its scope. Root ports of that bus are in the same scope; so is what is behind them. The
+// bus whose unit has INCLUDE_PCI_ALL belongs to it whole. Other functions of the other root buses are in no scope that
+// the log shows: they stay without a unit.
 std::map<std::string, const DraftUnit*> units_of_root_buses(const Draft& draft, std::vector<IoApic> ioapics) {
   std::vector<std::string> functions;
   for (const DraftDevice& d : draft.devices) {
@@ -530,7 +530,8 @@ Machine amd_machine(const YAML::Node& record, const std::map<std::string, YAML::
     efr2 = text_of(record["extended_features"][0]["efr2"]);
   }
   draft.machine.registers_known = !efr.empty();
-  for (const YAML::Node& note : record["kernel_notes"] ? record["kernel_notes"] : YAML::Node(YAML::NodeType::Sequence)) {
+  for (const YAML::Node& note :
+       record["kernel_notes"] ? record["kernel_notes"] : YAML::Node(YAML::NodeType::Sequence)) {
     if (text_of(note) == "Interrupt remapping enabled") draft.kernel.emplace_back("isolated_msi", "true");
   }
   std::vector<std::string> bdfs;
@@ -621,10 +622,12 @@ Machine arm_machine(const YAML::Node& record, const std::map<std::string, YAML::
   draft.machine.source = source_line(record["source"]);
   const YAML::Node empty(YAML::NodeType::Sequence);
   for (const YAML::Node& node : record["smmus"] ? record["smmus"] : empty) draft.units.push_back(smmuv3_unit(node));
-  for (const YAML::Node& node : record["smmus_v2"] ? record["smmus_v2"] : empty) draft.units.push_back(smmuv2_unit(node));
+  for (const YAML::Node& node : record["smmus_v2"] ? record["smmus_v2"] : empty)
+    draft.units.push_back(smmuv2_unit(node));
   if (record["virtio_iommu"]) draft.units.push_back(virtio_unit(record["virtio_iommu"]));
   make_unit_ids_unique(draft);
-  draft.machine.registers_known = std::ranges::all_of(draft.units, [](const DraftUnit& u) { return u.facts.size() > 1; });
+  draft.machine.registers_known =
+      std::ranges::all_of(draft.units, [](const DraftUnit& u) { return u.facts.size() > 1; });
   if (const auto file = groups.find(text_of(record["groups_file"])); file != groups.end()) {
     add_groups(draft, file->second);
     place_behind_single_unit(draft);
@@ -637,7 +640,7 @@ Machine arm_machine(const YAML::Node& record, const std::map<std::string, YAML::
 // --- acpi_dmar.yaml: scopes without registers ---
 
 struct Scope {
-  std::string id;      // "0000:00:02.0", or "0000:00:1c.4/00.0" where bus numbers below bridges are not known
+  std::string id;  // "0000:00:02.0", or "0000:00:1c.4/00.0" where bus numbers below bridges are not known
   bool bridge = false;
 };
 
@@ -655,7 +658,8 @@ std::vector<Scope> pci_scopes(const YAML::Node& entry) {
 // PCI classes by Intel's fixed function numbers: graphics at 00:02, USB controllers at 00:14.0, 00:1a and 00:1d.
 std::string class_by_function(const std::string& id) {
   if (id.starts_with("0000:00:02.")) return "0x030000";
-  const bool usb = id == "0000:00:14.0" || (id.size() == 12 && (id.starts_with("0000:00:1a.") || id.starts_with("0000:00:1d.")));
+  const bool usb =
+      id == "0000:00:14.0" || (id.size() == 12 && (id.starts_with("0000:00:1a.") || id.starts_with("0000:00:1d.")));
   return usb ? "0x0c0300" : "";
 }
 
@@ -702,7 +706,8 @@ void add_scoped_rmrr(Draft& draft, const YAML::Node& rmrr) {
 }
 
 std::string table_source(const YAML::Node& file, const YAML::Node& record) {
-  return fmt::format("{} at {}: {} (CC-BY-4.0)", text_of(file["repo"]), text_of(file["commit"]), text_of(record["path"]));
+  return fmt::format("{} at {}: {} (CC-BY-4.0)", text_of(file["repo"]), text_of(file["commit"]),
+                     text_of(record["path"]));
 }
 
 Machine dmar_machine(const YAML::Node& file, const YAML::Node& record) {
@@ -812,7 +817,8 @@ std::string devices_text(const std::vector<std::string>& ids) {
 // 16 GiB on the machine that people run there. An Arm guest maintains its caches: what a log does not say about a
 // device's own coherency must not decide.
 std::string vm_text(const Machine& machine, const std::vector<std::string>& devices, std::string_view needs) {
-  std::string out = "---\napiVersion: ioplan/v1\nkind: VirtualMachine\nname: vm0\nmemory: {size: 16GiB, backing: 2MiB}\n";
+  std::string out =
+      "---\napiVersion: ioplan/v1\nkind: VirtualMachine\nname: vm0\nmemory: {size: 16GiB, backing: 2MiB}\n";
   out += machine.vendor == "arm" ? "machine: {type: virt}\nguest_cache_maintenance: true\n"
                                  : fmt::format("machine: {{type: q35, cpu_vendor: {}}}\n", machine.vendor);
   return out + std::string(needs) + devices_text(devices);
@@ -822,8 +828,8 @@ std::string vm_text(const Machine& machine, const std::vector<std::string>& devi
 
 std::optional<std::filesystem::path> root() {
   const char* named = std::getenv("IOPLAN_CORPUS");
-  const std::filesystem::path path = named != nullptr ? std::filesystem::path(named)
-                                                      : std::filesystem::path(IOPLAN_SOURCE_DIR) / "../shared/corpus";
+  const std::filesystem::path path =
+      named != nullptr ? std::filesystem::path(named) : std::filesystem::path(IOPLAN_SOURCE_DIR) / "../shared/corpus";
   if (!std::filesystem::exists(path / "intel.yaml")) return std::nullopt;
   return path;
 }
@@ -854,8 +860,8 @@ std::vector<Machine> read(const std::filesystem::path& corpus_root) {
 }
 
 std::string vm_documents(const Machine& machine, Ask ask) {
-  std::string out = vm_text(machine, machine.passthrough,
-                            ask == Ask::dirty_tracking ? "needs: {dirty_tracking: required}\n" : "");
+  std::string out =
+      vm_text(machine, machine.passthrough, ask == Ask::dirty_tracking ? "needs: {dirty_tracking: required}\n" : "");
   if (ask == Ask::strict) out += "---\napiVersion: ioplan/v1\nkind: Policy\nname: strict\ncoherency: strict\n";
   return out;
 }
@@ -863,9 +869,8 @@ std::string vm_documents(const Machine& machine, Ask ask) {
 std::string one_device_per_unit(const Machine& machine) {
   Draft draft = start(machine.id, machine.record, machine.vendor);
   for (const VtdUnit& u : machine.vtd) {
-    draft.units.push_back({.id = u.id,
-                           .driver = "intel",
-                           .facts = {{"cap", format_hex(u.cap)}, {"ecap", format_hex(u.ecap)}}});
+    draft.units.push_back(
+        {.id = u.id, .driver = "intel", .facts = {{"cap", format_hex(u.cap)}, {"ecap", format_hex(u.ecap)}}});
   }
   add_synthetic_devices(draft);
   const Machine small = finish(std::move(draft));

@@ -4,7 +4,8 @@
 // hosts: register values, DRHD scopes, IOMMU groups, reserved regions. This reader turns every record of it into a Host
 // document, and into the VMs that tests plan on it. It states facts only: what a record does not say stays absent, so
 // that a plan for that machine is either independent of the fact or undecided. Where a device's unit follows from the
-// record (one unit, a DRHD scope, the order in which the kernel numbered the groups, ...) `unit_evidence` says from what.
+// record (one unit, a DRHD scope, the order in which the kernel numbered the groups, ...) `unit_evidence` says from
+// what.
 //
 // The corpus lives beside the project, not in it: tests that need it skip when it is not there.
 #pragma once
@@ -44,11 +45,11 @@ struct Machine {
   std::string vendor;   // intel, amd or arm
   std::string host;     // the Host document
   bool registers_known = false;
-  bool synthetic_devices = false;           // no listing of the machine's devices: one made up for each unit
-  std::string unit_evidence;                // what places devices behind units; empty when nothing does
-  std::vector<std::string> passthrough;     // devices that a VM could be given, ascending groups
-  std::vector<VtdUnit> vtd;                 // units whose registers are known
-  std::vector<Difference> differences;      // intel.yaml: unit_differences
+  bool synthetic_devices = false;        // no listing of the machine's devices: one made up for each unit
+  std::string unit_evidence;             // what places devices behind units; empty when nothing does
+  std::vector<std::string> passthrough;  // devices that a VM could be given, ascending groups
+  std::vector<VtdUnit> vtd;              // units whose registers are known
+  std::vector<Difference> differences;   // intel.yaml: unit_differences
 };
 
 // Every record: intel, amd, arm, acpi_dmar, acpi_ivrs, groups that belong to no other record, reserved_regions.
@@ -60,8 +61,8 @@ enum class Ask : std::uint8_t { plain, dirty_tracking, strict };
 inline constexpr std::array<std::string_view, 3> kAskNames = {"plain", "dirty-tracking", "strict"};
 std::string vm_documents(const Machine& machine, Ask ask);
 
-// The smallest host that shows what the machine's units do together: one device behind each of Machine::vtd, and a VM with
-// all of them.
+// The smallest host that shows what the machine's units do together: one device behind each of Machine::vtd, and a VM
+// with all of them.
 std::string one_device_per_unit(const Machine& machine);
 
 // The address of the device that is made up for the unit of this index, on buses that no record uses as root.

@@ -184,7 +184,7 @@ class Generator {
     const unsigned noise = dice_.one_of({0U, 8U, 16U});
     std::uint64_t cap = disturbed(dice_, base_cap_, kIntelCapBits, noise);
     std::uint64_t mgaw = mgaw_, sagaw = sagaw_;
-    if (dice_.chance(noise)) mgaw = dice_.one_of<std::uint64_t>({39, 48, 57, dice_.chance(30) ? 31 : 48, 40, 42});
+    if (dice_.chance(noise)) mgaw = dice_.one_of<std::uint64_t>({39, 48, 57, dice_.chance(30) ? 31ULL : 48ULL, 40, 42});
     if (dice_.chance(noise)) sagaw = dice_.one_of<std::uint64_t>({2, 4, 6, 8, 12, 14});
     cap |= dice_.one_of<std::uint64_t>({2, 6, 0});  // ND
     cap |= sagaw << 8 | (mgaw - 1) << 16;
@@ -520,10 +520,11 @@ class Generator {
     if (dice_.chance(15)) add_rule(random_requirement());
   }
 
-  // Some devices must have what others' HWPT cannot have.
+  // Some devices must have what others' HWPT cannot have, or what nobody else in theirs asks for.
   void flag_conflict_rules() {
     const auto devices = assigned();
-    for (std::size_t i = 0; i < std::min<std::size_t>(devices.size(), 3); ++i) {
+    for (std::size_t i = dice_.index(3); i > 0; --i) separate_two_devices();
+    for (std::size_t i = 0; i < std::min<std::size_t>(devices.size(), 1 + dice_.index(3)); ++i) {
       RequireRule r;
       r.which = one_device(dice_.one_of(devices));
       switch (dice_.below(4)) {

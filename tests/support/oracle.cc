@@ -436,8 +436,12 @@ Granule arm_granule(const Host& host, std::uint64_t granules, unsigned output_bi
   return {};
 }
 
-// io-pgtable-arm: as many levels as the width needs; stage 2 drops the topmost one when at most 16 concatenated tables
-// of the next level do its work (D5).
+// io-pgtable-arm: as many levels as the width needs; stage 2 drops the topmost one, for concatenated tables of the next
+// level, only where the architecture demands that (arm_lpae_concat_mandatory; D5).
+bool must_concatenate(unsigned leaf_lg2, unsigned width) {
+  return (leaf_lg2 == 12 && (width == 40 || width == 42)) || (leaf_lg2 == 14 && (width == 40 || width == 48));
+}
+
 Table arm_table(const Granule& g, unsigned stage, unsigned width) {
   Table t;
   t.stage = stage;
@@ -447,7 +451,7 @@ Table arm_table(const Granule& g, unsigned stage, unsigned width) {
   const unsigned to_resolve = width - t.leaf_lg2;
   t.levels = (to_resolve + t.bits_a_level - 1) / t.bits_a_level;
   const unsigned root_bits = to_resolve - (t.levels - 1) * t.bits_a_level;
-  if (stage == 2 && t.levels > 1 && root_bits <= 4) {
+  if (stage == 2 && must_concatenate(t.leaf_lg2, width)) {
     --t.levels;
     t.root_tables = pow2(root_bits);
   }
@@ -464,7 +468,8 @@ struct Smmuv3 {
     s2 = bit(idr0, 0);
     coherent = of_unit(unit, UnitFact::coherent) != 0;
     nesting = s1 && s2 && of_unit(unit, UnitFact::nesting_erratum) == 0;
-    tracks_dirty = of_unit(unit, UnitFact::httu) == 2 && coherent;
+    // Firmware's word (IORT), else what the register says (KR 3.3).
+    tracks_dirty = unit.facts[UnitFact::httu].value_or(std::min<std::uint64_t>(bits(idr0, 7, 6), 2)) == 2 && coherent;
     constexpr std::array<unsigned, 8> kOutputBits = {32, 36, 40, 42, 44, 48, 52, 52};
     oas = kOutputBits[bits(idr5, 2, 0)];
     granule = arm_granule(host,
@@ -934,7 +939,7 @@ void check_dma_coherency(Problem& p, const Device& device) {
   const auto given = device.facts[DeviceFact::dma_coherent];
   const bool coherent = given ? *given != 0 : arch_of(p.host()) == Arch::x86_64;  // PCI on x86: architecture
   if (!coherent && !p.vm().guest_cache_maintenance) p.why.push_back("not DMA coherent: " + device.id);
-  if (coherent && given && device.dma_coherent_source == CoherencySource::assumed &&
+  if (given && device.dma_coherent_source == CoherencySource::assumed &&
       p.policy().assumed_coherency == Permission::refuse) {
     p.why.push_back("assumed coherency: " + device.id);
   }
@@ -1633,6 +1638,7 @@ bool read_by_rules(const Request& request, Driver driver, DeviceFact fact) {
 
 bool read_by_rules(const Unit& unit, UnitFact fact) {
   switch (fact) {
+    case UnitFact::httu: return false;  // IDR0 says, unless firmware overrides it
     case UnitFact::features:
     case UnitFact::oas: return false;  // stand for idr words, which the generator always gives or leaves out alone
     default: return (row_of(fact).drivers & driver_set(unit.driver)) != 0;
