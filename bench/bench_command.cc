@@ -101,7 +101,7 @@ void run(benchmark::State& state, const Scratch& scratch, const std::vector<std:
   Samples wall;
   double peak = 0;
   for (auto _ : state) {
-    const Ended ended = wall.time([&] { return spawn(arguments, scratch.file("out"), scratch.file("err")); });
+    const Ended ended = wall.time([&] { return spawn(arguments, scratch.file("out"), scratch.file("err")); }, CLOCK_MONOTONIC);
     if (ended.status != 0) return state.SkipWithError("the command fails");
     peak = std::max(peak, ended.peak_mib);
     state.SetIterationTime(wall.last());

@@ -14,10 +14,20 @@ namespace {
 const std::map<std::string, Format> kFormats = {{"text", Format::text}, {"json", Format::json}, {"yaml", Format::yaml}};
 
 void add_format(CLI::App& command, Format& format) {
-  command.add_option("-o,--output", format, "text, json or yaml")
-      ->transform(CLI::CheckedTransformer(kFormats, CLI::ignore_case).description(""))
+  command
+      .add_option_function<std::string>("-o,--output", [&format](const std::string& name) { format = kFormats.at(name); },
+                                        "text, json or yaml")
+      ->check(CLI::IsMember({"text", "json", "yaml"}).description(""))
       ->default_str("text")
       ->type_name("FORMAT");
+}
+
+// CLI11's words in the style of our own errors.
+std::string usage_error(std::string message, const std::string& command) {
+  if (message.size() > 1 && std::islower(static_cast<unsigned char>(message[1])) != 0) {
+    message[0] = static_cast<char>(std::tolower(static_cast<unsigned char>(message[0])));
+  }
+  return "error: " + message + "\nhelp: `ioplan " + command + (command.empty() ? "" : " ") + "--help` shows how\n";
 }
 
 class Commands {
@@ -25,6 +35,10 @@ class Commands {
   Commands() : app_("ioplan plans IOMMU page tables (HWPTs) for VM device passthrough: the fewest that work, and proof.", "ioplan") {
     app_.require_subcommand(1);
     app_.set_version_flag("--version", "ioplan 0.1.0");
+    app_.failure_message([](const CLI::App* app, const CLI::Error& error) {
+      const auto chosen = app->get_subcommands();
+      return usage_error(error.what(), chosen.empty() ? "" : chosen[0]->get_name());
+    });
     app_.footer("Exit: 0 yes, 1 no, 2 usage or bad input, 3 undecided, 70 internal. `ioplan COMMAND --help` has examples.");
     add_plan();
     add_check();
@@ -33,6 +47,9 @@ class Commands {
   }
 
   Outcome run(std::vector<std::string> arguments) {
+    if (!arguments.empty() && !arguments[0].starts_with('-')) {
+      if (std::string wrong = no_such_command(arguments[0]); !wrong.empty()) return {kBadInput, "", std::move(wrong)};
+    }
     std::ranges::reverse(arguments);  // CLI11 takes the last argument first
     try {
       app_.parse(std::move(arguments));
@@ -45,6 +62,17 @@ class Commands {
   }
 
  private:
+  // Empty when the word is a command.
+  std::string no_such_command(const std::string& word) const {
+    std::vector<std::string> names;
+    for (const CLI::App* command : app_.get_subcommands({})) names.push_back(command->get_name());
+    if (std::ranges::find(names, word) != names.end()) return {};
+    const std::vector<std::string_view> candidates(names.begin(), names.end());
+    const auto near = nearest_name(word, candidates);
+    return "error: no command `" + word + "`\nhelp: " +
+           (near ? "did you mean `" + std::string(*near) + "`?\n" : "`ioplan --help` lists the commands\n");
+  }
+
   void add_plan() {
     CLI::App* command = app_.add_subcommand("plan", "compute the smallest set of HWPTs for the VMs of the documents");
     command->add_option("FILE", plan_.files, "Host, VirtualMachine and Policy documents, in any order")->required();

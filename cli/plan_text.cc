@@ -200,7 +200,7 @@ class Writer {
     };
     for (const std::string& subject : c.subjects) {
       if (const auto d = request_.host.find_device(subject)) {
-        add(subject, sources_.find("Host", subject));
+        add(subject, sources_.find("Host", subject, c.rule == "usable.assumed-coherency" || c.rule == "usable.dma-coherency" ? "dma_coherent" : ""));
         if (request_.host.device(*d).unit) unit_places(c.rule, request_.host.unit(*request_.host.device(*d).unit), add);
       }
       for (const VirtualMachine& vm : request_.vms) {
@@ -213,14 +213,28 @@ class Writer {
     return found;
   }
 
+  // The registers that the rule speaks of; all of them when it names none.
   template <class Add>
-  void unit_places(const std::string& rule, const Unit& unit, const Add& add) const {
-    if (rule.starts_with("usable.reserved") || rule.starts_with("usable.direct")) return;
-    for (std::size_t i = 0; i < kFactCount<UnitFact>; ++i) {
-      const auto f = static_cast<UnitFact>(i);
-      if (!unit.facts[f] || row_of(f).kind != FactKind::hex) continue;
-      const std::string key(row_of(f).key);
-      add(fmt::format("{}.{}: {:#x}", unit.id, key, *unit.facts[f]), sources_.find("Host", unit.id, key));
+  void unit_places(const std::string& name, const Unit& unit, const Add& add) const {
+    const Rule* rule = find_rule(name);
+    if (rule == nullptr || rule->phase == Phase::usable || rule->phase == Phase::group) return;
+    const std::string text = fmt::format("{} {}", rule->law, rule->source);
+    constexpr std::array<std::pair<UnitFact, std::string_view>, 6> kRegisters = {{{UnitFact::cap, "CAP."},
+                                                                                  {UnitFact::ecap, "ECAP."},
+                                                                                  {UnitFact::efr, "EFR"},
+                                                                                  {UnitFact::efr2, "EFR2"},
+                                                                                  {UnitFact::idr0, "IDR"},
+                                                                                  {UnitFact::features, "HTTU"}}};
+    const auto mentions = [&](std::string_view word) {  // "CAP." is not meant by "ECAP."
+      const std::size_t at = text.find(word);
+      return at != std::string::npos && (word != "CAP." || at == 0 || text[at - 1] != 'E');
+    };
+    const bool named =
+        std::ranges::any_of(kRegisters, [&](const auto& r) { return unit.facts[r.first] && mentions(r.second); });
+    for (const auto& [fact, word] : kRegisters) {
+      if (!unit.facts[fact] || (named && !mentions(word))) continue;
+      const std::string key(row_of(fact).key);
+      add(fmt::format("{}.{}: {:#x}", unit.id, key, *unit.facts[fact]), sources_.find("Host", unit.id, key));
     }
   }
 

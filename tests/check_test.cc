@@ -219,7 +219,7 @@ kind: Host
 name: arm
 iommus:
   - {id: smmu0, driver: smmuv3, idr: [0x0d8ff1ff, 0x0e739d10, 0x0, 0x0, 0x0, 0x75], coherent: true}
-  - {id: smmu1, driver: smmuv3, features: 0x181fef, oas: 48}
+  - {id: smmu1, driver: smmuv3, idr: [0x0d8ff1ff, 0x0e739d10, 0x0, 0x0, 0x0, 0x54], coherent: true, httu: 0}
 devices:
   - {id: "0000:01:00.0", iommu: smmu0, group: 1, canwbs: true, dma_coherent: {value: true, source: firmware}}
   - {id: "0000:02:00.0", iommu: smmu0, group: 2, canwbs: false, dma_coherent: {value: true, source: firmware}}

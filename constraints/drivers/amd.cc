@@ -8,16 +8,16 @@
 
 namespace ioplan::drivers {
 
+namespace {
+
 // The kernel uses the features that all units share; only HDSUP is asked of a unit itself.
-std::uint64_t amd_common_features(const Host& host, UnitFact reg) {
+std::uint64_t common_features(const Host& host, UnitFact reg) {
   std::uint64_t features = ~std::uint64_t{0};
   for (const Unit& u : host.units) {
     if (u.driver == Driver::amd && u.facts[reg]) features &= *u.facts[reg];
   }
   return features;
 }
-
-namespace {
 
 struct Features {
   std::uint64_t efr, efr2;
@@ -77,8 +77,8 @@ bool amd_ignores_hypertransport_range(const Host& host) {
 }
 
 void describe_amd(const Host& host, const Unit& unit, const Device& device, DeviceQuantities& q) {
-  const Features f{.efr = amd_common_features(host, UnitFact::efr),
-                   .efr2 = amd_common_features(host, UnitFact::efr2),
+  const Features f{.efr = common_features(host, UnitFact::efr),
+                   .efr2 = common_features(host, UnitFact::efr2),
                    .five_level_cpu = host.kernel.facts.value_or_stock(KernelFact::la57) != 0,
                    .snp = host.kernel.facts.value_or_stock(KernelFact::amd_snp) != 0};
   q[DeviceQ::enforce_cache_coherency] = 1;

@@ -23,9 +23,6 @@ void describe_mock(const Host& host, const Unit& unit, const Device& device, Dev
 // EFR2.HT_RANGE_IGNORE of all AMD units together.
 bool amd_ignores_hypertransport_range(const Host& host);
 
-// What a register of AMD-Vi units says of all of them together.
-std::uint64_t amd_common_features(const Host& host, UnitFact reg);
-
 // A stage's tables, written into the stage1_* or stage2_* quantities in one go.
 struct StageTables {
   bool available = false;

@@ -110,13 +110,16 @@ std::string format_hex(std::uint64_t value) { return fmt::format("{:#x}", value)
 
 std::string format_page_sizes(std::uint64_t bitmap) {
   if (bitmap == 0) return "none";
-  if (std::popcount(bitmap) > 4) {
-    return format_size(lowest_bit(bitmap)) + ".." + format_size(highest_bit(bitmap));
-  }
+  const bool every_size = std::popcount(bitmap) <= 4;
   std::string text;
-  for (; bitmap != 0; bitmap &= bitmap - 1) {
+  while (bitmap != 0) {
+    const int first = std::countr_zero(bitmap);
+    const int run = every_size ? 1 : std::countr_one(bitmap >> first);
     if (!text.empty()) text += ' ';
-    text += format_size(lowest_bit(bitmap));
+    text += format_size(pow2(static_cast<unsigned>(first)));
+    if (run > 1) text += ".." + format_size(pow2(static_cast<unsigned>(first + run - 1)));
+    const int end = first + run;
+    bitmap = end >= 64 ? 0 : bitmap >> end << end;
   }
   return text;
 }
@@ -133,6 +136,8 @@ std::optional<std::string_view> nearest_name(std::string_view word, std::span<co
   }
   return best;
 }
+
+bool is_pci_address(std::string_view id) { return pci_key(id).has_value(); }
 
 bool natural_less(std::string_view a, std::string_view b) {
   const auto ka = pci_key(a);

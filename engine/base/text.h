@@ -24,11 +24,14 @@ std::string format_size(std::uint64_t bytes);
 // "0x..." without leading zeros.
 std::string format_hex(std::uint64_t value);
 
-// A bitmap of page sizes as "4KiB 2MiB 1GiB"; a run of more than four powers as "4KiB..1GiB".
+// A bitmap of page sizes as "4KiB 2MiB 1GiB"; where there are more than four, runs of powers as "4KiB..256GiB 1TiB".
 std::string format_page_sizes(std::uint64_t bitmap);
 
 // The candidate nearest to `word` by edit distance, when it is near enough to be a slip.
 std::optional<std::string_view> nearest_name(std::string_view word, std::span<const std::string_view> candidates);
+
+// "0000:01:00.0" or "01:00.0".
+bool is_pci_address(std::string_view id);
 
 // Orders ids as people count: runs of digits by value, PCI ids (hexadecimal) by segment, bus, device, function.
 bool natural_less(std::string_view a, std::string_view b);

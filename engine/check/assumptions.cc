@@ -2,7 +2,7 @@
 //
 // A listed default must be absent from the documents and be the stock value. Not to be missing: the kernel's
 // architecture, release, page size, isolated MSI and scalable mode, what units of two drivers leave open, the machine
-// type behind a size, the backing pages, and the reserved regions of assigned devices.
+// type behind a size, the backing pages, and the reserved regions of the devices of their groups.
 
 #include <fmt/format.h>
 
@@ -171,7 +171,7 @@ class Review {
     for (const Assumption& a : plan_.assumptions) {
       if (a.fact == "devices.reserved") named.insert(a.subjects.begin(), a.subjects.end());
     }
-    for (std::size_t d : assigned_) {
+    for (std::size_t d : relevant_) {
       const Device& device = request_.host.devices[d];
       if (device.reserved || named.contains(device.id)) continue;
       object("devices.reserved", fmt::format("`{}` has the driver's own regions, which is not listed", device.id));

@@ -142,21 +142,11 @@ void tie_automatic_units(const World& world, const Scene& scene, Ties& ties) {
   }
 }
 
-std::uint8_t required_flags(const DeviceQuantities& q) {
-  unsigned flags = 0;
-  if (q[DeviceQ::required_dirty_tracking] != 0) flags |= kDirtyTracking;
-  if (q[DeviceQ::required_nest_parent] != 0) flags |= kNestParent;
-  if (q[DeviceQ::required_pasid] != 0) flags |= kPasid;
-  return static_cast<std::uint8_t>(flags);
-}
-
 void add_item(const World& world, const Scene& scene, const Choices& choices, std::size_t i, Clump& clump) {
   clump.items.push_back(i);
   clump.accepted &= choices.by_item[i];
   for (std::size_t device : scene.items[i].assigned) {
-    const DeviceQuantities& q = scene.quantities.at(device);
-    clump.enforceable += q[DeviceQ::enforce_cache_coherency];
-    clump.required_flags = static_cast<std::uint8_t>(clump.required_flags | required_flags(q));
+    clump.enforceable += scene.quantities.at(device)[DeviceQ::enforce_cache_coherency];
   }
   for (unsigned stage : {1U, 2U}) {
     for (std::uint64_t key : pools_of(world, scene.items[i], stage)) clump.pools[stage].push_back(key);
@@ -213,7 +203,7 @@ void mark_sides(const World& world, const Scene& scene, std::vector<Clump>& clum
 
 bool Clump::twin_of(const Clump& o) const {
   return accepted == o.accepted && side_a == o.side_a && side_b == o.side_b && enforceable == o.enforceable &&
-         required_flags == o.required_flags && pools == o.pools;
+         pools == o.pools;
 }
 
 std::vector<Clump> clumps_of(const World& world, const Scene& scene, const Choices& choices) {
@@ -256,6 +246,19 @@ std::map<std::uint64_t, std::uint64_t> pool_capacities(const World& world) {
     }
   }
   return left;
+}
+
+std::uint8_t needed_flags(const Scene& scene) {
+  bool dirty = scene.asks[VmQ::needs_dirty_tracking] != 0;
+  bool nest = scene.asks[VmQ::needs_nest_parent] != 0;
+  bool pasid = scene.asks[VmQ::needs_pasid] != 0;
+  for (const AssignedDevice* entry : scene.entries) {
+    const DeviceQuantities& q = scene.quantities.at(entry->host->index());
+    dirty |= q[DeviceQ::required_dirty_tracking] != 0;
+    nest |= q[DeviceQ::required_nest_parent] != 0;
+    pasid |= q[DeviceQ::required_pasid] != 0;
+  }
+  return static_cast<std::uint8_t>((dirty ? kDirtyTracking : 0) | (nest ? kNestParent : 0) | (pasid ? kPasid : 0));
 }
 
 std::uint64_t hwpt_limit(const Policy& policy) {

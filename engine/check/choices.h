@@ -53,7 +53,6 @@ struct Clump {
   ChoiceSet accepted;
   ChoiceSet side_a, side_b;       // by `separate` rule: holds a device of that side
   std::uint64_t enforceable = 0;  // assigned devices that are CC-capable
-  std::uint8_t required_flags = 0;
   std::array<std::vector<std::uint64_t>, 3> pools;  // by stage: keys of the domain id pools that it draws from, sorted
 
   bool foe_of(const Clump& other) const {  // a `separate` rule keeps the two apart
@@ -70,6 +69,9 @@ std::map<std::uint64_t, std::uint64_t> pool_capacities(const World& world);
 
 // The pools that a HWPT of this stage with this item draws from.
 std::vector<std::uint64_t> pools_of(const World& world, const Item& item, unsigned stage);
+
+// Flags that somebody in the VM asks for: needs, and `require` rules for any of its devices (decision 6).
+std::uint8_t needed_flags(const Scene& scene);
 
 // The HWPTs that the policy allows a VM.
 std::uint64_t hwpt_limit(const Policy& policy);

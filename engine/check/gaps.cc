@@ -78,7 +78,8 @@ class Finder {
     const Device& device = host_.devices[d];
     if (!device.unit) unit_unknown(d);
     if (!device.group && assigned_.contains(d)) group_unknown(d);
-    if (arch_of(host_) != Arch::x86_64 || !looks_like_pci(device.id)) device_gap(d, DeviceFact::dma_coherent);
+    const bool mock = device.unit && host_.unit(*device.unit).driver == Driver::mock;  // does no DMA at all
+    if (!mock && (arch_of(host_) != Arch::x86_64 || !looks_like_pci(device.id))) device_gap(d, DeviceFact::dma_coherent);
     if (may_be_behind(device, Driver::smmuv3)) device_gap(d, DeviceFact::canwbs);
     if (wants_pasid_.contains(d)) device_gap(d, DeviceFact::pasid_bits);
     if (assigned_.contains(d)) selected_gaps(d);

@@ -33,21 +33,9 @@ std::uint64_t exposed_devices(const Seat& seat) {
       std::count_if(seat.devices.begin(), seat.devices.end(), [&](std::size_t d) { return capable(*seat.scene, d); }));
 }
 
-// Flags that nobody in the VM asks for, wherever in the VM the asking device sits (engine/README.md, decision 6).
 std::uint64_t idle_flags(const Seat& seat) {
-  const VmQuantities& asks = seat.scene->asks;
-  bool dirty = asks[VmQ::needs_dirty_tracking] != 0;
-  bool nest = asks[VmQ::needs_nest_parent] != 0;
-  bool pasid = asks[VmQ::needs_pasid] != 0;
-  for (const AssignedDevice* entry : seat.scene->entries) {
-    const DeviceQuantities& q = seat.scene->quantities.at(entry->host->index());
-    dirty |= q[DeviceQ::required_dirty_tracking] != 0;
-    nest |= q[DeviceQ::required_nest_parent] != 0;
-    pasid |= q[DeviceQ::required_pasid] != 0;
-  }
-  const unsigned flags = seat.planned->flags;
-  return ((flags & kDirtyTracking) != 0 && !dirty ? 1U : 0U) + ((flags & kNestParent) != 0 && !nest ? 1U : 0U) +
-         ((flags & kPasid) != 0 && !pasid ? 1U : 0U);
+  const unsigned idle = seat.planned->flags & ~unsigned{needed_flags(*seat.scene)};
+  return static_cast<std::uint64_t>(std::popcount(idle));
 }
 
 }  // namespace

@@ -35,17 +35,8 @@ struct Block {  // a HWPT in the making
   ChoiceSet accepted;
   ChoiceSet side_a, side_b;
   std::uint64_t enforceable = 0;
-  std::uint8_t required_flags = 0;
   Cost at_least{};  // what it adds, whatever joins it later
 };
-
-std::uint8_t needed_flags(const VmQuantities& asks) {
-  unsigned flags = 0;
-  if (asks[VmQ::needs_dirty_tracking] != 0) flags |= kDirtyTracking;
-  if (asks[VmQ::needs_nest_parent] != 0) flags |= kNestParent;
-  if (asks[VmQ::needs_pasid] != 0) flags |= kPasid;
-  return static_cast<std::uint8_t>(flags);
-}
 
 enum class Goal { any, fewest, least };
 
@@ -74,7 +65,7 @@ class Search {
  private:
   void add_part(const World& world, const Scene& scene) {
     const std::size_t part = parts_.size();
-    parts_.push_back({&scene, choices_of(world, scene), needed_flags(scene.asks)});
+    parts_.push_back({&scene, choices_of(world, scene), needed_flags(scene)});
     for (Clump& clump : clumps_of(world, scene, parts_.back().choices)) todo_.push_back({part, std::move(clump)});
   }
 
@@ -98,8 +89,8 @@ class Search {
     todo_ = std::move(kept);
   }
 
-  // What a HWPT adds when it is this choice. `final` counts flags nobody needs: a clump that comes later may need them.
-  Cost cost_of(const Block& block, const Choice& choice, bool final) const {
+  // What a HWPT adds when it is this choice. Clumps that join later can only add to it.
+  Cost cost_of(const Block& block, const Choice& choice) const {
     const Part& part = parts_[block.part];
     Cost cost{};
     for (std::size_t i = 0; i < order_.size(); ++i) {
@@ -109,8 +100,8 @@ class Search {
         case Objective::coherency: cost[i] = choice.enforces() ? 0 : block.enforceable; break;
         case Objective::page_tables: cost[i] = choice.table_bytes; break;
         case Objective::unneeded_flags: {
-          const unsigned idle = choice.flags() & ~(part.needed_flags | block.required_flags);
-          cost[i] = final ? static_cast<std::uint64_t>(std::popcount(idle)) : 0;
+          const unsigned idle = choice.flags() & ~unsigned{part.needed_flags};
+          cost[i] = static_cast<std::uint64_t>(std::popcount(idle));
           break;
         }
       }
@@ -118,13 +109,13 @@ class Search {
     return cost;
   }
 
-  Cost best_of(const Block& block, unsigned stage, bool final) {
+  Cost best_of(const Block& block, unsigned stage) {
     Cost best = kImpossible;
     const auto& all = parts_[block.part].choices.all;
     for (std::size_t c = block.accepted.find_first(); c != ChoiceSet::npos; c = block.accepted.find_next(c)) {
       if (work_ > 0) --work_;
       if (stage != 0 && all[c].hwpt[HwptQ::stage] != stage) continue;
-      best = std::min(best, goal_ == Goal::least ? cost_of(block, all[c], final) : one_hwpt());
+      best = std::min(best, goal_ == Goal::least ? cost_of(block, all[c]) : one_hwpt());
     }
     return best;
   }
@@ -157,7 +148,7 @@ class Search {
   bool open_block(std::size_t next) {
     const Placed& placed = todo_[next];
     if (placed.clump.accepted.none() || blocks_of_part_[placed.part] >= limit_) return true;
-    Block block{placed.part, {}, placed.clump.accepted, placed.clump.side_a, placed.clump.side_b, 0, 0, {}};
+    Block block{placed.part, {}, placed.clump.accepted, placed.clump.side_a, placed.clump.side_b, 0, {}};
     join(block, next);
     home_[next] = blocks_.size();
     blocks_.push_back(std::move(block));
@@ -180,8 +171,7 @@ class Search {
     block.side_a |= clump.side_a;
     block.side_b |= clump.side_b;
     block.enforceable += clump.enforceable;
-    block.required_flags = static_cast<std::uint8_t>(block.required_flags | clump.required_flags);
-    block.at_least = best_of(block, 0, false);
+    block.at_least = best_of(block, 0);
   }
 
   Cost optimistic() const {
@@ -204,7 +194,7 @@ class Search {
       return;
     }
     for (unsigned stage : {1U, 2U}) {
-      const Cost cost = best_of(blocks_[b], stage, true);
+      const Cost cost = best_of(blocks_[b], stage);
       if (cost == kImpossible) continue;
       const auto keys = keys_of(blocks_[b], stage);
       if (draw(keys)) pick_stages(b + 1, plus(so_far, cost));

@@ -44,6 +44,14 @@ class Suggestions {
     return std::move(changes_);
   }
 
+  static constexpr std::uint64_t kMemoryStep = std::uint64_t{1} << 30;
+
+  static Change shrink(const Request& request, std::size_t vm, std::uint64_t size) {
+    const std::string& name = request.vms[vm].name;
+    return {{"shrink-memory", {name, format_size(size)}, fmt::format("give {} at most {}", name, format_size(size))},
+            [vm, size](Request& r) { r.vms[vm].memory.size = size; }};
+  }
+
  private:
   const VirtualMachine& vm() const { return request_.vms[vm_]; }
 
@@ -61,7 +69,7 @@ class Suggestions {
     }
     if (rule.starts_with("coherency.") || rule == "usable.enforceable") relax_coherency();
     if (rule == "usable.assumed-coherency") {
-      add("relax-policy", {"assumed_coherency"}, "set `assumed_coherency: allow` in the policy",
+      add("relax-policy", {"assumed_coherency", "allow"}, "set `assumed_coherency: allow` in the policy",
           [](Request& r) { r.policy.assumed_coherency = Permission::allow; });
     }
     if (rule == "usable.dma-coherency") {
@@ -96,8 +104,8 @@ class Suggestions {
   void relax_coherency() {
     for (CoherencyPolicy policy : {CoherencyPolicy::safe, CoherencyPolicy::strict}) {
       if (policy >= request_.policy.coherency) continue;
-      add("relax-policy", {"coherency"},
-          fmt::format("set `coherency: {}` in the policy", kCoherencyPolicyNames[static_cast<std::size_t>(policy)]),
+      const std::string value(kCoherencyPolicyNames[static_cast<std::size_t>(policy)]);
+      add("relax-policy", {"coherency", value}, fmt::format("set `coherency: {}` in the policy", value),
           [policy](Request& r) { r.policy.coherency = policy; });
     }
   }
@@ -132,15 +140,11 @@ class Suggestions {
       return;
     }
     if (vm().machine.cpu_vendor == CpuVendor::intel) {
-      add("move-memory", {vm().name},
+      add("move-memory", {vm().name, "amd"},
           fmt::format("use a machine with `cpu_vendor: amd` for {}, which puts high RAM at 1 TiB", vm().name),
           [v = vm_](Request& r) { r.vms[v].machine.cpu_vendor = CpuVendor::amd; });
     }
-    for (std::uint64_t size = std::uint64_t{1} << 50; size >= std::uint64_t{1} << 29; size /= 2) {
-      if (size >= *vm().memory.size) continue;
-      add("shrink-memory", {vm().name, format_size(size)}, fmt::format("give {} at most {}", vm().name, format_size(size)),
-          [v = vm_, size](Request& r) { r.vms[v].memory.size = size; });
-    }
+    changes_.push_back(shrink(request_, vm_, kMemoryStep));
   }
 
   void move_ranges() {
@@ -247,9 +251,8 @@ class FixSearch {
     for (std::size_t depth = 1; depth <= kDeepest && found.empty(); ++depth) {
       std::deque<State> next;
       for (State& state : open) {
-        bool shrunk = false;
         for (Change& change : Suggestions(state.request, state.reason.vm).for_conflict(state.reason.conflict)) {
-          if (change.fix.change == "shrink-memory" && shrunk) continue;  // the largest size that works is enough
+          if (change.fix.change == "shrink-memory") change = largest_that_fits(state.request, state.reason.vm);
           if (++plans > kMostPlans || found.size() >= kMostFixes) return found;
           State changed{state.request, joined(state.made, change.fix), {}};
           change.apply(changed.request);
@@ -258,7 +261,6 @@ class FixSearch {
             next.push_back(std::move(changed));
             continue;
           }
-          shrunk = shrunk || change.fix.change == "shrink-memory";
           if (std::ranges::none_of(found, [&](const Fix& f) { return f.text == changed.made.text; })) {
             found.push_back(changed.made);
           }
@@ -274,9 +276,23 @@ class FixSearch {
   static constexpr std::size_t kMostFixes = 8;
   static constexpr std::size_t kMostPlans = 200;
 
+  // Bisects the memory size in steps of 1 GiB.
+  Change largest_that_fits(const Request& request, std::size_t vm) const {
+    std::uint64_t fits = 1;
+    std::uint64_t too_much = *request.vms[vm].memory.size / Suggestions::kMemoryStep + 1;
+    while (too_much - fits > 1) {
+      const std::uint64_t middle = fits + (too_much - fits) / 2;
+      Request smaller = request;
+      Suggestions::shrink(request, vm, middle * Suggestions::kMemoryStep).apply(smaller);
+      const bool works = solve(smaller, required_only(smaller), law_, budget_).verdict == Verdict::feasible;
+      (works ? fits : too_much) = middle;
+    }
+    return Suggestions::shrink(request, vm, fits * Suggestions::kMemoryStep);
+  }
+
   static Fix joined(const Fix& a, const Fix& b) {
     if (a.change.empty()) return b;
-    Fix both{a.change == b.change ? a.change : a.change + "+" + b.change, a.subjects, a.text + "; and " + b.text};
+    Fix both{a.change + "+" + b.change, a.subjects, a.text + "; and " + b.text};
     both.subjects.insert(both.subjects.end(), b.subjects.begin(), b.subjects.end());
     return both;
   }

@@ -106,18 +106,16 @@ bool count_first(const CoverInstance& instance) { return count_comes_first(insta
 
 SolvedPart solve_part(const CoverInstance& part, const CoverBudget& budget) {
   SolvedPart solved;
+  const std::vector<ElementSet> exclusive = exclusion_graph(part);
+  solved.clique = large_clique(exclusive, 20'000).members;
   if (part.apart.empty() && part.pools.empty() && !part.max_blocks) {
     if (auto found = search_set_cover(part, budget)) {
       solved.solution = std::move(*found);
-      const std::vector<ElementSet> exclusive = exclusion_graph(part);
-      solved.clique = large_clique(exclusive, 20'000).members;
       solved.lower_bound = count_first(part) ? solved.solution.values[Objective::hwpts] : solved.clique.size();
       return solved;
     }
   }
-  const std::vector<ElementSet> exclusive = exclusion_graph(part);
-  solved.clique = large_clique(exclusive, 20'000).members;
-  SlotSolution slots = solve_slots(part, budget, solved.clique.size(), solved.clique);
+  SlotSolution slots = solve_slots(part, budget, exclusive, solved.clique);
   solved.solution = std::move(slots.part);
   solved.lower_bound = slots.lower_bound;
   return solved;
@@ -146,7 +144,7 @@ CoverSolution solve_cover(const CoverInstance& instance, const CoverBudget& budg
     parts.emplace_back(instance.elements);
     std::iota(parts[0].begin(), parts[0].end(), 0U);
   } else {
-    parts = cover::components(reduced);
+    parts = cover::components(cover::exclusion_graph(reduced));
   }
 
   result.status = CoverStatus::solved;
@@ -155,7 +153,9 @@ CoverSolution solve_cover(const CoverInstance& instance, const CoverBudget& budg
   std::uint32_t blocks = 0;
   for (const auto& members : parts) {
     CoverInstance part = cover::part_of(reduced, members);
-    if (whole) {
+    if (!whole) {
+      part = cover::keep_only(part, cover::undominated(part.candidates));
+    } else {
       part.pools = instance.pools;
       part.max_blocks = instance.max_blocks;
     }

@@ -180,12 +180,13 @@ class Collector {
 
   void device_facts(DeviceIndex d) {
     const Device& device = request_.host.device(d);
-    const Arch arch = arch_of(request_.host);
     const bool smmuv3 = device.unit && request_.host.unit(*device.unit).driver == Driver::smmuv3;
     if (smmuv3) device_fact(d, DeviceFact::canwbs, {});
     if (!assigned(d)) return;
-    // Architecture makes DMA coherent on x86 and s390; elsewhere firmware says.
-    if (arch != Arch::x86_64 && arch != Arch::s390x) device_fact(d, DeviceFact::dma_coherent, {});
+    // Architecture makes PCI DMA coherent on x86, and mock devices do none; elsewhere firmware says.
+    const bool mock = device.unit && request_.host.unit(*device.unit).driver == Driver::mock;
+    const bool x86_pci = arch_of(request_.host) == Arch::x86_64 && is_pci_address(device.id);
+    if (!mock && !x86_pci) device_fact(d, DeviceFact::dma_coherent, {});
     if (pasid_matters_) device_fact(d, DeviceFact::pasid_bits, {});
     constexpr std::uint64_t kOtherClass = 0xff0000, kOtherId = 0xffff, kOtherNode = 0xffff;
     selectable(d, DeviceFact::device_class, asked_.classes, kOtherClass);

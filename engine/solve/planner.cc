@@ -302,7 +302,7 @@ Plan make_plan(const Request& request, const Law& law, const PlanOptions& option
     std::vector<std::string> facts;
     for (const Assumption& a : plan.assumptions) facts.push_back(a.fact);
     plan.fixes.push_back({"state-facts", facts, "state these facts in the documents, if they are so"});
-    plan.fixes.push_back({"relax-policy", {"assumptions"}, "set `assumptions: allow` in the policy"});
+    plan.fixes.push_back({"relax-policy", {"assumptions", "allow"}, "set `assumptions: allow` in the policy"});
   }
   if (plan.verdict != Verdict::feasible) return without_layout(plan);
   return std::move(answer.plan);

@@ -464,7 +464,7 @@ class Generator {
       case 2: s.numa.push_back(dice_.below(2)); break;
       case 3: s.label.push_back(dice_.one_of<std::string>({"red", "blue", "green"})); break;
       case 4: s.name = d.name.empty() ? std::vector<std::string>{"nobody"} : std::vector{d.name}; break;
-      case 5: s.device.push_back(*d.facts[DeviceFact::device]); s.vendor = {0x8086, 0x10de}; break;
+      case 5: s.device.push_back(*d.facts[DeviceFact::device]); s.vendor = {0x10de, 0x8086}; break;
       case 6: s.host = {d.id, request_.host.device(dice_.one_of(devices)).id}; break;
       default: s.host.push_back(d.id);
     }

@@ -1,0 +1,463 @@
+// The program as a shell sees it: exit codes, which stream says what, and every bad input's exact message.
+//
+// The contract (README.md): 0 yes, 1 no, 2 usage or bad input, 3 undecided; stdout is the result and stays empty on 2;
+// diagnostics go to stderr, one line each, the place first, advice on a `help:` line. Runs the built program in a folder of
+// its own. tests/examples_test.cc holds what it prints for the examples; tests/document_test.cc every error of documents.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+#include <yaml-cpp/yaml.h>
+
+#include "constraints/catalog.h"
+
+namespace ioplan {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Ran {
+  int exit = -1;
+  std::string out, err;
+};
+
+std::string read_file(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+class Cli : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / fmt::format("ioplan-cli-test-{}", getpid());
+    fs::create_directories(folder_);
+    home_ = fs::current_path();
+    fs::current_path(folder_);
+  }
+  void TearDown() override {
+    fs::current_path(home_);
+    fs::remove_all(folder_);
+  }
+
+  static void write(const std::string& name, const std::string& text) { std::ofstream(name, std::ios::binary) << text; }
+
+  // Runs the program without a shell, so that nothing needs quoting.
+  static Ran run(const std::vector<std::string>& arguments) {
+    std::vector<std::string> words = {IOPLAN_BINARY};
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    std::vector<char*> argv;
+    for (std::string& w : words) argv.push_back(w.data());
+    argv.push_back(nullptr);
+    const pid_t child = fork();
+    if (child == 0) {
+      const int out = open("stdout", O_CREAT | O_TRUNC | O_WRONLY, 0644), err = open("stderr", O_CREAT | O_TRUNC | O_WRONLY, 0644);
+      dup2(out, 1);
+      dup2(err, 2);
+      execv(argv[0], argv.data());
+      _exit(127);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_file("stdout"), read_file("stderr")};
+  }
+
+  // "plan three-drhd/host three-drhd/vm": words with a slash are files of the examples.
+  static Ran ran(const std::string& line) {
+    std::vector<std::string> arguments;
+    std::istringstream words(line);
+    for (std::string word; words >> word;) {
+      const bool example = word.find('/') != std::string::npos && !word.starts_with('/');
+      arguments.push_back(example ? std::string(IOPLAN_SOURCE_DIR) + "/examples/" + word + ".yaml" : word);
+    }
+    return run(arguments);
+  }
+
+  static void expect_bad(const Ran& r, const std::string& message) {
+    EXPECT_EQ(r.exit, 2);
+    EXPECT_EQ(r.out, "");
+    EXPECT_EQ(r.err, message);
+  }
+
+  fs::path folder_, home_;
+};
+
+const char* const kDrhd = " three-drhd/host three-drhd/vm";
+
+// ------------------------------------------------------------------------------------------------------- exit codes
+
+TEST_F(Cli, SaysYesNoAndUndecided) {
+  const Ran yes = ran("plan three-drhd/host three-drhd/vm");
+  EXPECT_EQ(yes.exit, 0);
+  EXPECT_EQ(yes.err, "");
+  EXPECT_NE(yes.out.find("1 HWPT"), std::string::npos) << yes.out;
+
+  const Ran no = ran("plan infeasible-rmrr/host infeasible-rmrr/vm");
+  EXPECT_EQ(no.exit, 1);
+  EXPECT_EQ(no.err, "");
+  EXPECT_NE(no.out.find("1:1 mapping"), std::string::npos) << no.out;
+
+  write("host.yaml", "apiVersion: ioplan/v1\nkind: Host\niommus: [{id: u, driver: intel, cap: 0xd2008c40660462}]\n"
+                     "devices: [{id: d, iommu: u, group: 1}]\n");
+  write("vm.yaml", "apiVersion: ioplan/v1\nkind: VirtualMachine\nname: v\nmemory: {size: 1GiB}\nmachine: {type: q35, cpu_vendor: intel}\n"
+                   "devices: [{host: d}]\n");
+  const Ran undecided = run({"plan", "host.yaml", "vm.yaml", "-o", "json"});
+  EXPECT_EQ(undecided.exit, 3);
+  const auto plan = nlohmann::json::parse(undecided.out);
+  EXPECT_EQ(plan["verdict"], "undecided");
+  EXPECT_EQ(plan["unknown"][0]["fact"], "iommus.u.ecap");
+}
+
+TEST_F(Cli, UsageErrors) {
+  expect_bad(ran(""), "error: a subcommand is required\nhelp: `ioplan --help` shows how\n");
+  expect_bad(ran("paln x"), "error: no command `paln`\nhelp: did you mean `plan`?\n");
+  expect_bad(ran("frobnicate"), "error: no command `frobnicate`\nhelp: `ioplan --help` lists the commands\n");
+  expect_bad(ran("plan"), "error: FILE is required\nhelp: `ioplan plan --help` shows how\n");
+  expect_bad(ran("plan --bogus x"), "error: the following argument was not expected: --bogus\nhelp: `ioplan plan --help` shows how\n");
+  expect_bad(ran("plan -o xml x"), "error: --output: xml not in {text,json,yaml}\nhelp: `ioplan plan --help` shows how\n");
+  expect_bad(ran("plan -o 1 x"), "error: --output: 1 not in {text,json,yaml}\nhelp: `ioplan plan --help` shows how\n");
+  expect_bad(ran("plan --solver guess x"), "error: --solver: guess not in {cover,symbolic}\nhelp: `ioplan plan --help` shows how\n");
+  expect_bad(ran("check"), "error: PLAN is required\nhelp: `ioplan check --help` shows how\n");
+  expect_bad(ran("rules a b"), "error: the following argument was not expected: b\nhelp: `ioplan rules --help` shows how\n");
+}
+
+TEST_F(Cli, HelpHasAnExampleForEveryCommand) {
+  const Ran all = ran("--help");
+  EXPECT_EQ(all.exit, 0);
+  EXPECT_EQ(all.err, "");
+  for (const char* command : {"plan", "check", "explain", "rules"}) {
+    EXPECT_NE(all.out.find(command), std::string::npos) << command;
+    const Ran help = ran(std::string(command) + " --help");
+    EXPECT_EQ(help.exit, 0);
+    EXPECT_EQ(help.err, "");
+    EXPECT_NE(help.out.find("Example:\n  ioplan " + std::string(command)), std::string::npos) << help.out;
+  }
+  EXPECT_TRUE(ran("--version").out.starts_with("ioplan "));
+}
+
+// ------------------------------------------------------------------------------------------------------------ rules
+
+TEST_F(Cli, RulesListsAllAndExplainsOne) {
+  const Ran list = ran("rules");
+  EXPECT_EQ(list.exit, 0);
+  const auto json = nlohmann::json::parse(ran("rules -o json").out);
+  ASSERT_EQ(json.size(), catalog().size());
+  for (std::size_t i = 0; i < catalog().size(); ++i) {
+    EXPECT_EQ(json[i]["name"], catalog()[i]->name);
+    EXPECT_EQ(json[i]["law"], catalog()[i]->law);
+    EXPECT_NE(list.out.find("\n" + std::string(catalog()[i]->name) + " "), i == 0 ? 0 : std::string::npos);
+    EXPECT_NE(list.out.find(catalog()[i]->source), std::string::npos);
+  }
+  const Ran one = ran("rules intel.second-stage.levels");
+  EXPECT_EQ(one.exit, 0);
+  for (const char* part : {"intel.second-stage.levels\n", "The target unit must walk exactly", "asked:  attach",
+                           "paging_domain_compatible_second_stage", "EINVAL", "hwpt.level_bit within device.walk_levels"}) {
+    EXPECT_NE(one.out.find(part), std::string::npos) << part << "\n" << one.out;
+  }
+  EXPECT_NE(ran("rules intel.first-stage.width").out.find("not checked by Linux"), std::string::npos);
+}
+
+TEST_F(Cli, RulesSuggestsANearName) {
+  expect_bad(ran("rules intel.second-stage.level"),
+             "error: no rule is named `intel.second-stage.level`\nhelp: did you mean `intel.second-stage.levels`?\n");
+  expect_bad(ran("rules zzz"), "error: no rule is named `zzz`\nhelp: `ioplan rules` lists every rule\n");
+}
+
+// ------------------------------------------------------------------------------------------------------------ check
+
+std::string replaced(std::string text, const std::string& from, const std::string& to) {
+  const std::size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return at == std::string::npos ? text : text.replace(at, from.size(), to);
+}
+
+TEST_F(Cli, CheckAcceptsAPlanAndRejectsATamperedOne) {
+  const std::string plan = ran("plan -o json three-drhd/host three-drhd/vm").out;
+  write("plan.json", plan);
+  const Ran good = ran(std::string("check plan.json") + kDrhd);
+  EXPECT_EQ(good.exit, 0);
+  EXPECT_EQ(good.err, "");
+  EXPECT_EQ(nlohmann::json::parse(ran(std::string("check plan.json -o json") + kDrhd).out)["accepted"], true);
+
+  const std::vector<std::pair<std::string, std::string>> tampered = {
+      {R"("enforce_cache_coherency": false)", R"("enforce_cache_coherency": true)"},
+      {R"("levels": 4)", R"("levels": 5)"},
+      {R"("lower_bound": 1)", R"("lower_bound": 0)"},
+      {R"("noncoherent_dma": true)", R"("noncoherent_dma": false)"},
+      {R"("allocator": "0000:b2:00.0")", R"("allocator": "0000:17:00.0")"},
+  };
+  for (const auto& [from, to] : tampered) {
+    SCOPED_TRACE(to);
+    write("bad.json", replaced(plan, from, to));
+    const Ran bad = ran(std::string("check bad.json") + kDrhd);
+    EXPECT_EQ(bad.exit, 1);
+    EXPECT_EQ(bad.err, "");
+    EXPECT_TRUE(bad.out.starts_with("objection (")) << bad.out;
+    const auto json = nlohmann::json::parse(ran(std::string("check bad.json -o json") + kDrhd).out);
+    EXPECT_EQ(json["accepted"], false);
+    EXPECT_FALSE(json["objections"].empty());
+  }
+  // A plan for one request is no plan for another.
+  EXPECT_EQ(ran("check plan.json three-drhd/host three-drhd/vm three-drhd/policy").exit, 1);
+}
+
+TEST_F(Cli, CheckReadsOnlyPlans) {
+  const Ran host = ran("check three-drhd/host three-drhd/host three-drhd/vm");
+  EXPECT_EQ(host.exit, 2);
+  EXPECT_EQ(host.out, "");
+  EXPECT_NE(host.err.find("error: a Host is not a Plan\nhelp: `ioplan plan -o json` prints a Plan\n"), std::string::npos) << host.err;
+  expect_bad(ran(std::string("check plan.json") + kDrhd),
+             "plan.json: error: cannot open `plan.json`: No such file or directory\nhelp: check the path\n");
+}
+
+// ---------------------------------------------------------------------------------------------------------- explain
+
+TEST_F(Cli, ExplainSaysWhyAndWhyNot) {
+  write("plan.json", ran("plan -o json three-drhd/host three-drhd/vm three-drhd/policy").out);
+  const std::string files = " three-drhd/host three-drhd/vm three-drhd/policy";
+  const Ran all = ran("explain plan.json" + files);
+  EXPECT_EQ(all.exit, 0) << all.err;
+  EXPECT_NE(all.out.find("hwpt0: allocated for "), std::string::npos) << all.out;
+  EXPECT_NE(all.out.find("cannot be merged with hwpt1: "), std::string::npos) << all.out;
+  const auto plan = nlohmann::json::parse(read_file("plan.json"));
+  const std::string stranger = plan["hwpts"][1]["devices"][0];
+  const Ran why_not = ran("explain plan.json why-not " + stranger + " hwpt0" + files);
+  EXPECT_EQ(why_not.exit, 0) << why_not.err;
+  EXPECT_NE(why_not.out.find("REFUSES"), std::string::npos) << why_not.out;
+  EXPECT_NE(why_not.out.find(stranger + " may not join hwpt0."), std::string::npos) << why_not.out;
+  const std::string member = plan["hwpts"][0]["devices"][0];
+  EXPECT_NE(ran("explain plan.json why-not " + member + " hwpt0" + files).out.find(member + " may join hwpt0."), std::string::npos);
+
+  expect_bad(ran("explain plan.json why-not " + member + " hwpt9" + files), "error: the plan has no `hwpt9`\nhelp: it has hwpt0 hwpt1\n");
+  expect_bad(ran("explain plan.json why-not nobody hwpt0" + files),
+             "error: the host has no device `nobody`\nhelp: name a device of the Host document\n");
+  expect_bad(ran("explain plan.json why-not " + member + " hwpt0"),
+             "error: no file to read\nhelp: name the files with the Host, VirtualMachine and Policy documents\n");
+  expect_bad(ran("explain plan.json client-igpu/host client-igpu/vm"),
+             "plan.json: error: the plan was made for another host\nhelp: plan again with these documents\n");
+}
+
+// --------------------------------------------------------------------------------------------------- second opinions
+
+struct Question {
+  std::string files;
+  int exit;
+};
+
+// Every way of planning that the examples show.
+std::vector<Question> questions() {
+  std::vector<Question> found;
+  for (const auto& entry : fs::directory_iterator(fs::path(IOPLAN_SOURCE_DIR) / "examples")) {
+    if (!entry.is_directory()) continue;
+    const std::string folder = entry.path().filename().string();
+    std::vector<std::string> vms, policies = {""};
+    for (const auto& file : fs::directory_iterator(entry.path())) {
+      const std::string stem = file.path().stem().string();
+      const std::string text = read_file(file.path());
+      if (text.find("kind: VirtualMachine") != std::string::npos && stem != "host") vms.push_back(folder + "/" + stem);
+      if (text.find("kind: Policy") != std::string::npos && stem != "host") policies.push_back(" " + folder + "/" + stem);
+    }
+    for (const std::string& vm : vms) {
+      for (const std::string& policy : policies) found.push_back({folder + "/host " + vm + policy, 0});
+    }
+  }
+  std::ranges::sort(found, {}, &Question::files);
+  return found;
+}
+
+TEST_F(Cli, SymbolicSolverAgreesOnTheExamples) {
+  std::size_t agreed = 0;
+  for (const Question& q : questions()) {
+    SCOPED_TRACE(q.files);
+    const Ran cover = ran("plan -o json " + q.files);
+    if (nlohmann::json::parse(cover.out)["hwpts"].size() > 6) continue;  // slow by design
+    const Ran symbolic = ran("plan --solver symbolic -o json " + q.files);
+    EXPECT_EQ(symbolic.exit, cover.exit) << symbolic.err;
+    EXPECT_EQ(symbolic.out, cover.out);
+    if (cover.exit == 3) continue;
+    EXPECT_TRUE(symbolic.err.starts_with("z3 agrees: ") || symbolic.err.starts_with("warning: z3 gave up")) << symbolic.err;
+    agreed += symbolic.err.starts_with("z3 agrees: ");
+  }
+  EXPECT_GE(agreed, 12U);
+}
+
+bool has_z3() { return std::system("z3 --version >/dev/null 2>&1") == 0; }
+
+TEST_F(Cli, OneFewerIsUnsatisfiableForAnySolver) {
+  std::size_t asked = 0;
+  for (const Question& q : questions()) {
+    SCOPED_TRACE(q.files);
+    const Ran r = ran("plan -o json --emit-smt2 fewer.smt2 " + q.files);
+    if (r.exit != 0) {
+      EXPECT_FALSE(fs::exists("fewer.smt2"));
+      continue;
+    }
+    const std::string text = read_file("fewer.smt2");
+    EXPECT_NE(text.find("(set-info :status unsat)"), std::string::npos);
+    EXPECT_NE(text.find("(check-sat)"), std::string::npos);
+    if (has_z3()) {
+      EXPECT_EQ(std::system("z3 fewer.smt2 > answer 2>&1"), 0);
+      EXPECT_EQ(read_file("answer"), "unsat\n");
+      ++asked;
+    }
+    fs::remove("fewer.smt2");
+  }
+  if (!has_z3()) GTEST_SKIP() << "the z3 program is not installed";
+  EXPECT_GE(asked, 10U);
+  expect_bad(ran(std::string("plan --emit-smt2 /nonexistent/q.smt2") + kDrhd),
+             "error: cannot write `/nonexistent/q.smt2`\nhelp: choose a file in a directory that can be written\n");
+}
+
+// ---------------------------------------------------------------------------------------------------------- outputs
+
+TEST_F(Cli, YamlAndJsonAreTheSamePlan) {
+  for (const Question& q : questions()) {
+    SCOPED_TRACE(q.files);
+    const Ran json = ran("plan -o json " + q.files), yaml = ran("plan -o yaml " + q.files);
+    EXPECT_EQ(json.exit, yaml.exit);
+    write("plan.json", json.out);
+    write("plan.yaml", yaml.out);
+    const YAML::Node read = YAML::Load(yaml.out);
+    EXPECT_EQ(read["verdict"].as<std::string>(), nlohmann::json::parse(json.out)["verdict"]);
+    // The judge reads both.
+    const Ran a = ran("check plan.json " + q.files), b = ran("check plan.yaml " + q.files);
+    EXPECT_EQ(a.exit, b.exit);
+    EXPECT_EQ(a.out, b.out);
+    EXPECT_EQ(a.exit, 0) << a.out << a.err;
+  }
+}
+
+TEST_F(Cli, CompareShowsWhatOthersWouldDo) {
+  const Ran text = ran(std::string("plan --compare") + kDrhd);
+  EXPECT_EQ(text.exit, 0);
+  for (const char* walk : {"kernel", "qemu", "type1"}) EXPECT_NE(text.out.find(walk), std::string::npos) << text.out;
+  const auto json = nlohmann::json::parse(ran(std::string("plan --compare -o json") + kDrhd).out);
+  ASSERT_EQ(json["compare"].size(), 3U);
+  std::size_t orders = 0;
+  for (const auto& entry : json["compare"][0]["valid"]) {
+    EXPECT_GE(entry["hwpts"], json["hwpts"].size());
+    orders += entry["orders"].get<std::size_t>();
+  }
+  for (const auto& entry : json["compare"][0]["unsafe"]) orders += entry["orders"].get<std::size_t>();
+  EXPECT_EQ(orders + json["compare"][0]["failed"].get<std::size_t>(), 6U);  // three groups: every order
+}
+
+TEST_F(Cli, NoColourWithoutATerminal) {
+  EXPECT_EQ(ran(std::string("plan") + kDrhd).out.find('\x1b'), std::string::npos);
+}
+
+// --------------------------------------------------------------------------------------------------------- bad input
+
+const std::string kHost = "apiVersion: ioplan/v1\nkind: Host\n";
+const std::string kVm = "apiVersion: ioplan/v1\nkind: VirtualMachine\nname: v\n";
+const std::string kTwoInAGroup = kHost + "devices: [{id: a, group: 1}, {id: b, group: 1}]\n";
+
+struct Bad {
+  const char* name;
+  std::string text, message;
+};
+
+std::vector<Bad> bad_hosts() {
+  return {
+      {"unknown.yaml", kHost + "iomus: []\n", "unknown.yaml:3:1: error: unknown key `iomus` in `Host`\nhelp: did you mean `iommus`?\n"},
+      {"duplicate.yaml", kHost + "iommus: []\niommus: []\n",
+       "duplicate.yaml:4:1: error: duplicate key `iommus`; the first is at duplicate.yaml:3:1\n"},
+      {"duplicate.json", R"({"apiVersion": "ioplan/v1", "kind": "Host", "kind": "Host"})",
+       "duplicate.json:1:45: error: duplicate key `kind`; the first is at duplicate.json:1:29\n"},
+      {"octal.yaml", kHost + "iommus: [{id: a, driver: intel, cap: 010, ecap: 0}]\n",
+       "octal.yaml:3:38: error: `010` in `cap` looks octal, and readers disagree about its value\n"
+       "help: write `10` for decimal, or `0x8` if octal was meant\n"},
+      {"wide.yaml", kHost + "iommus: [{id: a, driver: intel, cap: 0x1d2008c4066046200, ecap: 0}]\n",
+       "wide.yaml:3:38: error: `0x1d2008c4066046200` in `cap` does not fit in 64 bits\n"},
+      {"unit.yaml", kHost + "devices: [{id: d, iommu: nope}]\n",
+       "unit.yaml:3:26: error: device `d` is behind `nope`, which is not among the units\nhelp: list it under `iommus`\n"},
+      {"twice.yaml", kHost + "devices: [{id: d}, {id: d}]\n",
+       "twice.yaml:3:20: error: two devices with the id `d`; the first is at twice.yaml:3:11\n"},
+      {"bomb.yaml", "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n",
+       "bomb.yaml:1:4: error: YAML anchors are not supported\nhelp: write the value out where it is meant\n"},
+      {"junk.yaml", std::string("\x7f" "ELF\x02\x01\x01\x00\x00", 9),
+       "junk.yaml:1:1: error: not text: byte `0x7f` is a control character\nhelp: documents are UTF-8 text, YAML or JSON\n"},
+      {"latin1.yaml", kHost + "name: caf\xe9\n", "latin1.yaml:3:10: error: not UTF-8: byte `0xe9`\nhelp: save the file as UTF-8\n"},
+      {"empty.yaml", "", "empty.yaml: error: the file is empty\nhelp: write a document that starts with `apiVersion: ioplan/v1`\n"},
+      {"version.yaml", "apiVersion: ioplan/v2\nkind: Host\n",
+       "version.yaml:1:13: error: unknown value `ioplan/v2` of `apiVersion`\nhelp: did you mean `ioplan/v1`?\n"},
+      {"kind.yaml", "apiVersion: ioplan/v1\nkind: Hst\n",
+       "kind.yaml:2:7: error: unknown value `Hst` of `kind`\nhelp: did you mean `Host`?\n"},
+      {"scalar.yaml", "x", "scalar.yaml:1:1: error: a document must be a map, not a single value\n"
+                           "help: start it with `apiVersion: ioplan/v1` and `kind: Host`, for example\n"},
+      {"cut.json", R"({"apiVersion": "ioplan/v1", "kind": "Host", "iommus": [)",
+       "cut.json:1:56: error: not JSON: unexpected end of input; expected '[', '{', or a literal\n"},
+  };
+}
+
+std::vector<Bad> bad_vms() {
+  return {
+      {"unit.yaml", kVm + "memory: {size: 512}\n",
+       "unit.yaml:4:16: error: size `512` has no unit\nhelp: write `512GiB`, `512MiB`, `512KiB` or `512B`\n"},
+      {"wrap.yaml", kVm + "memory: {ranges: [{gpa: [0x2000, 0x1000]}]}\n",
+       "wrap.yaml:4:25: error: range `[0x2000, 0x1000]` is empty or wraps: it ends below its start\n"
+       "help: ranges are `[start, last]`, both inclusive\n"},
+      {"overlap.yaml", kVm + "memory: {ranges: [{gpa: [0x0, 0x1fff]}, {gpa: [0x1000, 0x2fff]}]}\n",
+       "overlap.yaml:4:41: error: range `[0x1000, 0x2fff]` overlaps `[0x0, 0x1fff]` at overlap.yaml:4:19\n"},
+      {"split.yaml", kVm + "memory: {size: 1GiB}\ndevices: [{host: a}]\n---\n" + "apiVersion: ioplan/v1\nkind: VirtualMachine\nname: w\n" +
+                         "memory: {size: 1GiB}\ndevices: [{host: b}]\n",
+       "?"},
+      {"viommu.yaml", kVm + "memory: {size: 1GiB}\nviommu: {model: intel}\n", "?"},
+  };
+}
+
+TEST_F(Cli, BadHostsAreRefusedWithTheirPlace) {
+  write("vm.yaml", kVm + "memory: {size: 1GiB}\n");
+  for (const Bad& bad : bad_hosts()) {
+    SCOPED_TRACE(bad.name);
+    write(bad.name, bad.text);
+    expect_bad(run({"plan", bad.name, "vm.yaml"}), bad.message);
+  }
+}
+
+TEST_F(Cli, BadVmsAreRefusedWithTheirPlace) {
+  write("host.yaml", kTwoInAGroup);
+  for (const Bad& bad : bad_vms()) {
+    SCOPED_TRACE(bad.name);
+    write(bad.name, bad.text);
+    expect_bad(run({"plan", "host.yaml", bad.name}), bad.message);
+  }
+}
+
+TEST_F(Cli, FilesThatAreNoDocuments) {
+  write("host.yaml", kHost);
+  write("vm.yaml", kVm + "memory: {size: 1GiB}\n");
+  fs::create_directory("folder");
+  expect_bad(run({"plan", "folder"}), "folder: error: `folder` is a directory\nhelp: name the files in it\n");
+  expect_bad(run({"plan", "missing.yaml"}),
+             "missing.yaml: error: cannot open `missing.yaml`: No such file or directory\nhelp: check the path\n");
+  // Sparse files: read nothing, and say no at once.
+  for (std::uintmax_t size : {(std::uintmax_t{64} << 20) + 1, std::uintmax_t{70} << 20, std::uintmax_t{1} << 30}) {
+    write("large.yaml", "");
+    fs::resize_file("large.yaml", size);
+    expect_bad(run({"plan", "large.yaml"}), "large.yaml: error: the file is larger than 64MiB\n"
+                                            "help: split it into several files, or check that it is a document\n");
+  }
+  expect_bad(run({"plan", "host.yaml"}),
+             "error: no VirtualMachine document in `host.yaml`\nhelp: name a file with a document of `kind: VirtualMachine`\n");
+  expect_bad(run({"plan", "vm.yaml"}), "error: no Host document in `vm.yaml`\nhelp: name a file with a document of `kind: Host`\n");
+  write("plan.json", ran("plan -o json three-drhd/host three-drhd/vm").out);
+  expect_bad(run({"plan", "plan.json", "vm.yaml"}),
+             "plan.json:1:1: error: a Plan is not an input here\nhelp: name only Host, VirtualMachine and Policy documents\n");
+}
+
+}  // namespace
+}  // namespace ioplan
