@@ -24,7 +24,7 @@ void add_format(CLI::App& command, Format& format) {
 
 // CLI11's words in the style of our own errors.
 std::string usage_error(std::string message, const std::string& command) {
-  if (message.size() > 1 && std::islower(static_cast<unsigned char>(message[1])) != 0) {
+  if (message.size() > 1 && std::isupper(static_cast<unsigned char>(message[1])) == 0) {  // but `FILE is required`
     message[0] = static_cast<char>(std::tolower(static_cast<unsigned char>(message[0])));
   }
   return "error: " + message + "\nhelp: `ioplan " + command + (command.empty() ? "" : " ") + "--help` shows how\n";

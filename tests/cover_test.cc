@@ -99,7 +99,8 @@ CoverInstance random_instance(std::uint64_t seed) {
   CoverInstance instance;
   const bool pools = dice.chance(25);
   instance.elements = 1 + dice.index(pools ? 6 : dice.chance(3) ? 9 : 7);
-  for (std::size_t i = 0; i < instance.elements; ++i) instance.enforceable.push_back(dice.chance(60) ? dice.below(3) : 0);
+  for (std::size_t i = 0; i < instance.elements; ++i)
+    instance.enforceable.push_back(dice.chance(60) ? dice.below(3) : 0);
   const unsigned density = 25 + static_cast<unsigned>(dice.below(60));
   const unsigned shape = static_cast<unsigned>(dice.below(5));
   if (shape == 0 && instance.elements >= 3) add_all_but_one(dice, instance);
@@ -143,8 +144,10 @@ std::string to_text(const CoverInstance& instance) {
 std::vector<ElementSet> blocks_of(const CoverInstance& instance, const CoverSolution& s) {
   std::vector<ElementSet> blocks(s.candidate_of.size(), ElementSet(instance.elements));
   for (std::size_t e = 0; e < s.block_of.size(); ++e) {
-    if (s.block_of[e] >= blocks.size()) ADD_FAILURE() << "block " << s.block_of[e] << " has no candidate";
-    else blocks[s.block_of[e]].set(e);
+    if (s.block_of[e] >= blocks.size())
+      ADD_FAILURE() << "block " << s.block_of[e] << " has no candidate";
+    else
+      blocks[s.block_of[e]].set(e);
   }
   return blocks;
 }
@@ -228,10 +231,12 @@ TEST(Cover, AgreesWithBruteForceOnRandomInstances) {
     cost_first += truth.feasible && truth.fewest_blocks < truth.values[Objective::hwpts];
   }
   const std::uint64_t n = instances();
-  std::printf("mix: %llu instances, %llu infeasible, %llu of several blocks, %llu with a clique below the optimum, "
-              "%llu with more blocks than necessary\n", static_cast<unsigned long long>(n),
-              static_cast<unsigned long long>(infeasible), static_cast<unsigned long long>(several),
-              static_cast<unsigned long long>(gap), static_cast<unsigned long long>(cost_first));
+  std::printf(
+      "mix: %llu instances, %llu infeasible, %llu of several blocks, %llu with a clique below the optimum, "
+      "%llu with more blocks than necessary\n",
+      static_cast<unsigned long long>(n), static_cast<unsigned long long>(infeasible),
+      static_cast<unsigned long long>(several), static_cast<unsigned long long>(gap),
+      static_cast<unsigned long long>(cost_first));
   EXPECT_GE(infeasible * 100, n * 10);
   EXPECT_GE(several * 100, n * 25);
   EXPECT_GE(gap * 100, n * 5);

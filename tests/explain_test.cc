@@ -75,7 +75,9 @@ class FixApplier {
       const std::size_t left = subjects_.size() - used_;
       std::size_t mine = arity(changes_[i]);
       if (left < mine + rest) return fmt::format("`{}` has too few subjects", changes_[i]);
-      if (changes_[i] == "remove-device") mine = left - rest;
+      if (changes_[i] == "remove-device") {  // any number of devices
+        while (mine < left - rest && is_device(subjects_[used_ + mine])) ++mine;
+      }
       const std::vector<std::string> subjects(subjects_.begin() + static_cast<std::ptrdiff_t>(used_),
                                               subjects_.begin() + static_cast<std::ptrdiff_t>(used_ + mine));
       used_ += mine;
@@ -106,6 +108,12 @@ class FixApplier {
     if (what == "move-memory") return vm(s[0]) != nullptr && move_memory(*vm(s[0]), s[1]);
     if (what == "shrink-memory") return vm(s[0]) != nullptr && shrink_memory(*vm(s[0]), s[1]);
     return what == "map-writable" && vm(s[0]) != nullptr && map_writable(*vm(s[0]));
+  }
+
+  bool is_device(const std::string& id) const {
+    return request_.host.find_device(id) || std::ranges::any_of(request_.vms, [&](const VirtualMachine& v) {
+             return std::ranges::any_of(v.devices, [&](const AssignedDevice& a) { return a.mdev == id; });
+           });
   }
 
   VirtualMachine* vm(const std::string& name) {
@@ -228,6 +236,7 @@ std::string infeasible_faults(const Request& request, const Plan& plan, Mix& mix
   std::string text = conflict_faults(request, plan);
   if (!text.empty()) text = "conflict: " + text + text_of(plan.conflict) + "\n";
   mix.without_fix += plan.fixes.empty();
+  if (plan.fixes.empty() && std::getenv("IOPLAN_SEED") != nullptr) text += "no fix" + text_of(plan.conflict);
   for (const Fix& fix : plan.fixes) {
     ++mix.fixes;
     mix.chained += fix.change.find('+') != std::string::npos;

@@ -1,11 +1,15 @@
-// make_plan against the oracle: thousands of random questions (tests/support/generator.h), each answered a second time by
-// trying every partition and every template (tests/support/oracle.h), which shares no rule with the planner. Compared is
-// everything that a Plan document fixes: verdict, objective values, partition, allocators, flags and attributes of every
-// HWPT, address spaces, KVM's verdict, resources, adopted preferences; bounds and witnesses are checked against the oracle's
-// accept sets. The mix of questions is asserted, so that these comparisons keep meaning something.
+// make_plan against the oracle: thousands of random questions (tests/support/generator.h), each answered a second time
+// by trying every partition and every template (tests/support/oracle.h), which shares no rule with the planner.
+// Compared is everything that a Plan document fixes: verdict, objective values, partition, allocators, flags and
+// attributes of every HWPT, address spaces, KVM's verdict, resources, adopted preferences; bounds and witnesses are
+// checked against the oracle's accept sets. The mix of questions is asserted, so that these comparisons keep meaning
+// something.
 //
 // IOPLAN_SCALE multiplies the number of questions (10 is the soak run), IOPLAN_SEED asks one seed only, IOPLAN_FIRST
-// starts at another seed, IOPLAN_FAILURES allows more mismatches before giving up, IOPLAN_SAVE names a folder for the documents of mismatches.
+// starts at another seed, IOPLAN_FAILURES allows more mismatches before giving up, IOPLAN_SAVE names a folder for the
+// documents of mismatches.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -16,11 +20,9 @@
 #include <map>
 #include <string>
 
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include "constraints/kernel_law.h"
 #include "engine/base/text.h"
+#include "engine/document/load.h"
 #include "engine/solve/planner.h"
 #include "tests/support/generator.h"
 #include "tests/support/oracle.h"
@@ -90,7 +92,8 @@ Lines lines_of(const oracle::Answer& a) {
   for (std::size_t i = 0; i < a.hwpts.size(); ++i) add_hwpt(lines, i, a.hwpts[i]);
   for (const oracle::Ioas& i : a.ioas) add_ioas(lines, i);
   lines["kvm"] = kvm_text(a.noncoherent_dma, a.because);
-  lines["resources"] = fmt::format("pinned {} tables {} memlock {}", a.pinned_bytes, a.page_table_bytes, a.memlock_bytes);
+  lines["resources"] =
+      fmt::format("pinned {} tables {} memlock {}", a.pinned_bytes, a.page_table_bytes, a.memlock_bytes);
   lines["preferences"] = fmt::format("{}", fmt::join(a.preferences, " "));
   return lines;
 }
@@ -153,7 +156,8 @@ std::string bound_faults(const Request& request, const Plan& plan, const oracle:
 }
 
 struct Mix {
-  std::size_t questions = 0, feasible = 0, infeasible = 0, undecided = 0, several = 0, gap = 0, preferences = 0, vms = 0;
+  std::size_t questions = 0, feasible = 0, infeasible = 0, undecided = 0, several = 0, gap = 0, preferences = 0,
+              vms = 0;
 };
 
 void count(Mix& mix, const Request& request, const oracle::Answer& truth, bool undecided) {
@@ -208,14 +212,14 @@ void save(std::uint64_t seed, const std::string& text) {
 void report(std::uint64_t seed, const std::string& text, bool with_documents) {
   save(seed, text);
   ADD_FAILURE() << "seed " << seed << "\n"
-                << text
-                << (with_documents ? generator::to_documents(generator::random_request(seed)) : std::string());
+                << text << (with_documents ? generator::to_documents(generator::random_request(seed)) : std::string());
 }
 
 void expect_mix(const Mix& mix) {
-  std::printf("mix: %zu questions, %zu infeasible, %zu undecided, %zu need several HWPTs, %zu with a clique below the "
-              "optimum, %zu with preferences, %zu of several VMs\n",
-              mix.questions, mix.infeasible, mix.undecided, mix.several, mix.gap, mix.preferences, mix.vms);
+  std::printf(
+      "mix: %zu questions, %zu infeasible, %zu undecided, %zu need several HWPTs, %zu with a clique below the "
+      "optimum, %zu with preferences, %zu of several VMs\n",
+      mix.questions, mix.infeasible, mix.undecided, mix.several, mix.gap, mix.preferences, mix.vms);
   EXPECT_GE(mix.infeasible * 100, mix.questions * 15);
   EXPECT_GE(mix.several * 100, mix.questions * 25);
   EXPECT_GE(mix.undecided * 100, mix.questions * 3);
@@ -241,6 +245,18 @@ TEST(Plan, AgreesWithBruteForceOnRandomQuestions) {
     report(seed, text, most_failures <= 5);
   }
   if (failures < most_failures && questions >= 1000) expect_mix(mix);
+}
+
+// A saved failure is the failure: documents read back as the request they were written from.
+TEST(Generator, DocumentsReadBack) {
+  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+    const Request request = generator::random_request(seed);
+    const std::string text = generator::to_documents(request);
+    const auto loaded = load_text("saved", text);
+    ASSERT_TRUE(loaded) << "seed " << seed << ": " << to_text(loaded.error());
+    EXPECT_EQ(fingerprint(loaded->request.host), fingerprint(request.host)) << "seed " << seed;
+    EXPECT_EQ(generator::to_documents(loaded->request), text) << "seed " << seed;
+  }
 }
 
 }  // namespace

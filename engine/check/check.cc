@@ -4,7 +4,7 @@
 
 #include "engine/check/court.h"
 #include "engine/check/gaps.h"
-#include "engine/check/release.h"
+#include "engine/check/outright.h"
 
 namespace ioplan {
 
@@ -39,12 +39,10 @@ void check_feasible(const Court& court) {
 
 // What no search over placements would notice.
 bool refused_outright(const Court& court) {
-  const Policy& policy = court.world.request.policy;
-  if (policy.assumptions == Permission::refuse && !court.plan.assumptions.empty()) return true;
-  return std::any_of(court.world.scenes.begin(), court.world.scenes.end(), [&](const Scene& scene) {
-    return broken_peers(court.world, scene).has_value() ||
-           (policy.coherency == CoherencyPolicy::required && !scene.mediated.empty());
-  });
+  const bool no_defaults = court.world.request.policy.assumptions == Permission::refuse;
+  if (no_defaults && !court.plan.assumptions.empty()) return true;
+  return std::any_of(court.world.scenes.begin(), court.world.scenes.end(),
+                     [&](const Scene& scene) { return !outright_refusals(court.world, scene).empty(); });
 }
 
 void check_in_world(const Plan& plan, const Completion& completion, const Law& law, const CheckOptions& options,

@@ -2,11 +2,10 @@
 // operator allows, and what units have left.
 
 #include <algorithm>
-#include <charconv>
 #include <set>
 
 #include "engine/check/court.h"
-#include "engine/check/release.h"
+#include "engine/check/outright.h"
 
 namespace ioplan::check {
 
@@ -47,10 +46,9 @@ void check_preferences(const Court& court) {
   }
 }
 
-void check_peers(const Court& court, const Scene& scene) {
-  if (const auto broken = broken_peers(court.world, scene)) {
-    court.object(obligation::needs, {scene.vm->name, broken->first, broken->second},
-                 fmt::format("`{}` and `{}` cannot reach each other's BARs", broken->first, broken->second));
+void check_outright(const Court& court, const Scene& scene) {
+  for (Outright& o : outright_refusals(court.world, scene)) {
+    court.object(o.obligation, std::move(o.subjects), std::move(o.text));
   }
 }
 
@@ -98,15 +96,6 @@ void check_scene_rules(const Court& court, const std::vector<Seat>& seats, const
   }
 }
 
-void check_stances(const Court& court, const Scene& scene) {
-  const Policy& policy = court.world.request.policy;
-  if (policy.coherency == CoherencyPolicy::required && !scene.mediated.empty()) {
-    court.object(obligation::policy, {scene.vm->name, scene.mediated.front()},
-                 fmt::format("the mediated device `{}` makes KVM non-coherent, and the policy requires coherency",
-                             scene.mediated.front()));
-  }
-}
-
 void check_domain_ids(const Court& court, const std::vector<Seat>& seats) {
   std::map<std::uint64_t, std::uint64_t> drawn;
   for (const Seat& seat : seats) {
@@ -134,8 +123,7 @@ void check_wishes(const Court& court, const std::vector<Seat>& seats) {
   check_preferences(court);
   for (const Scene& scene : court.world.scenes) {
     check_usable(court, scene);
-    check_peers(court, scene);
-    check_stances(court, scene);
+    check_outright(court, scene);
     check_scene_rules(court, seats, scene);
   }
   for (const Seat& seat : seats) {

@@ -6,6 +6,7 @@
 #include "engine/explain/conflict.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <set>
 
@@ -55,15 +56,27 @@ class ConflictFinder {
       enforced[i] = false;
       if (feasible(enforced)) enforced[i] = true;
     }
-    std::vector<Conflict> conflict;
-    for (std::uint32_t i = 0; i < instances_.size(); ++i) {
-      if (enforced[i]) conflict.push_back(describe(instances_[i]));
-    }
-    std::ranges::reverse(conflict);  // what the user asked for first
-    return conflict;
+    return describe_all(enforced);
   }
 
  private:
+  friend class DomainIdConflict;
+
+  // What the user asked for first, refusals of drivers last.
+  std::vector<Conflict> describe_all(const std::vector<bool>& enforced) const {
+    std::vector<std::uint32_t> order = deletion_order();
+    std::erase_if(order, [&](auto i) { return !enforced[i]; });
+    std::ranges::reverse(order);
+    std::vector<Conflict> conflict;
+    for (std::uint32_t i : order) conflict.push_back(describe(instances_[i]));
+    return conflict;
+  }
+
+  void take_all_groups() {
+    for (std::uint32_t g = 0; g < problem_.groups.size(); ++g) groups_.push_back(g);
+    collect_instances();
+  }
+
   const std::string& vm_name() const { return request_.vms[problem_.vm.index()].name; }
 
   Names names_for(DeviceIndex d) const {
@@ -234,13 +247,25 @@ class ConflictFinder {
 
   // Is there a plan for the restricted groups when only these instances are enforced?
   bool feasible(const std::vector<bool>& enforced) const {
+    const std::vector<Item> items = bound_items(enforced);
+    CoverInstance cover = cover_of(items, enforced);
+    if (!every_element_accepted(cover)) return false;
+    if (!cover.max_blocks) return true;
+    return solve_cover(cover, budget_).status == CoverStatus::solved;
+  }
+
+  static bool every_element_accepted(const CoverInstance& cover) {
+    ElementSet accepted(cover.elements);
+    for (const CoverCandidate& c : cover.candidates) accepted |= c.accepts;
+    return accepted.all();
+  }
+
+  CoverInstance cover_of(const std::vector<Item>& items, const std::vector<bool>& enforced) const {
     CoverInstance cover;
-    std::vector<Item> items;
-    for (Item& item : bound_items(enforced)) items.push_back(std::move(item));
     cover.elements = items.size();
     cover.enforceable.assign(items.size(), 0);
     for (const Template& t : templates_) {
-      CoverCandidate candidate{ElementSet(items.size()), 0, 0, true, 0};
+      CoverCandidate candidate{ElementSet(items.size()), 0, 0, true, static_cast<unsigned>(t.hwpt[HwptQ::stage])};
       for (std::size_t e = 0; e < items.size(); ++e) {
         candidate.accepts[e] = !torn(items[e], enforced) && std::ranges::all_of(items[e].groups, [&](auto g) {
           return accepted(t, g, enforced);
@@ -248,17 +273,13 @@ class ConflictFinder {
       }
       cover.candidates.push_back(std::move(candidate));
     }
-    for (std::size_t e = 0; e < items.size(); ++e) {
-      if (std::ranges::none_of(cover.candidates, [&](const auto& c) { return c.accepts.test(e); })) return false;
-    }
-    if (!is_enforced(Kind::limit, 0, enforced)) return true;
-    cover.max_blocks = problem_.max_hwpts;
+    if (is_enforced(Kind::limit, 0, enforced)) cover.max_blocks = problem_.max_hwpts;
     for (std::uint32_t a = 0; a < items.size(); ++a) {
       for (std::uint32_t b = a + 1; b < items.size(); ++b) {
         if (apart(items[a], items[b], enforced)) cover.apart.emplace_back(a, b);
       }
     }
-    return solve_cover(cover, budget_).status == CoverStatus::solved;
+    return cover;
   }
 
   std::vector<Item> bound_items(const std::vector<bool>& enforced) const {
@@ -351,7 +372,174 @@ class ConflictFinder {
   std::vector<Template> templates_;
 };
 
+// Domain ids tie the VMs together: the instances of all of them, and one for every pool of ids.
+class DomainIdConflict {
+ public:
+  DomainIdConflict(const Request& request, const Solved& solved, const Law& law, const CoverBudget& budget)
+      : request_(request), budget_(budget) {
+    for (const VmModel& model : solved.vms) {
+      finders_.emplace_back(request, model, law, budget);
+      finders_.back().take_all_groups();
+      enforced_.emplace_back(finders_.back().instances_.size(), true);
+      for (const ProblemGroup& group : model.problem.groups) collect_pools(group, law);
+    }
+  }
+
+  std::vector<Conflict> find() {
+    if (feasible()) return {};
+    std::vector<Member> order;
+    for (std::size_t v = 0; v < finders_.size(); ++v) {
+      for (std::uint32_t i : finders_[v].deletion_order()) order.push_back({v, i});
+    }
+    for (std::uint32_t p = 0; p < pools_.size(); ++p) order.push_back({finders_.size(), p});
+    // Many at a time first: most instances are needless.
+    for (std::size_t chunk : {64U, 8U, 1U}) {
+      for (std::size_t at = 0; at < order.size(); at += chunk) {
+        drop({order.begin() + static_cast<std::ptrdiff_t>(at),
+              order.begin() + static_cast<std::ptrdiff_t>(std::min(at + chunk, order.size()))});
+      }
+    }
+    return describe();
+  }
+
+ private:
+  struct Member {
+    std::size_t vm;  // one past the last VM: a pool
+    std::uint32_t index;
+  };
+
+  // Ids that the units share, for HWPTs of a stage; 0 any.
+  struct Pool {
+    std::set<UnitIndex> units;
+    unsigned stage = 0;
+    std::uint64_t capacity = 0;
+    bool enforced = true;
+  };
+
+  void collect_pools(const ProblemGroup& group, const Law& law) {
+    for (UnitIndex unit : group.units) {
+      const auto first = law.domain_pool(request_.host, unit, 1);
+      const auto second = law.domain_pool(request_.host, unit, 2);
+      const bool one = first && second && first->key == second->key;
+      if (first) add_unit(*first, one ? 0 : 1, unit);
+      if (second && !one) add_unit(*second, 2, unit);
+    }
+  }
+
+  void add_unit(const DomainPool& pool, unsigned stage, UnitIndex unit) {
+    const auto [it, fresh] = index_.try_emplace({pool.key, stage}, pools_.size());
+    if (fresh) pools_.push_back({{}, stage, pool.capacity});
+    pools_[it->second].units.insert(unit);
+    pools_[it->second].capacity = std::min(pools_[it->second].capacity, pool.capacity);
+  }
+
+  std::vector<bool>::reference flag(const Member& m) {
+    return enforced_[m.vm][m.index];
+  }
+
+  bool is_enforced(const Member& m) { return m.vm == finders_.size() ? pools_[m.index].enforced : bool(flag(m)); }
+
+  void enforce(const Member& m, bool on) {
+    if (m.vm == finders_.size()) {
+      pools_[m.index].enforced = on;
+    } else {
+      flag(m) = on;
+    }
+  }
+
+  void drop(std::vector<Member> members) {
+    std::erase_if(members, [&](const Member& m) { return !is_enforced(m); });
+    if (members.empty()) return;
+    for (const Member& m : members) enforce(m, false);
+    if (!feasible()) return;
+    for (const Member& m : members) enforce(m, true);
+  }
+
+  // All VMs as one cover.
+  bool feasible() const {
+    std::vector<std::vector<Item>> items;
+    CoverInstance joint;
+    for (std::size_t v = 0; v < finders_.size(); ++v) {
+      items.push_back(finders_[v].bound_items(enforced_[v]));
+      joint.elements += items[v].size();
+    }
+    joint.enforceable.assign(joint.elements, 0);
+    for (const Pool& pool : pools_) {
+      if (pool.enforced) joint.pools.push_back({ElementSet(joint.elements), pool.stage, pool.capacity});
+    }
+    std::uint32_t offset = 0;
+    for (std::size_t v = 0; v < finders_.size(); ++v) {
+      const CoverInstance own = finders_[v].cover_of(items[v], enforced_[v]);
+      if (!ConflictFinder::every_element_accepted(own)) return false;
+      append(joint, own, items[v], offset);
+      offset += static_cast<std::uint32_t>(items[v].size());
+    }
+    return solve_cover(joint, budget_).status == CoverStatus::solved;
+  }
+
+  void append(CoverInstance& joint, const CoverInstance& own, const std::vector<Item>& items, std::uint32_t offset) const {
+    for (CoverCandidate candidate : own.candidates) {
+      candidate.accepts.resize(joint.elements);
+      candidate.accepts <<= offset;
+      joint.candidates.push_back(std::move(candidate));
+    }
+    for (const auto& [a, b] : own.apart) joint.apart.emplace_back(offset + a, offset + b);
+    std::size_t at = 0;
+    for (const Pool& pool : pools_) {
+      if (!pool.enforced) continue;
+      ElementSet& elements = joint.pools[at++].elements;
+      for (std::size_t e = 0; e < items.size(); ++e) {
+        if (std::ranges::any_of(items[e].units, [&](UnitIndex u) { return pool.units.contains(u); })) elements.set(offset + e);
+      }
+    }
+    if (!own.max_blocks) return;
+    CoverPool limit{ElementSet(joint.elements), 0, *own.max_blocks};
+    limit.elements.set(offset, own.elements, true);
+    joint.pools.push_back(std::move(limit));
+  }
+
+  std::vector<Conflict> describe() const {
+    std::vector<Conflict> conflict;
+    for (std::size_t v = 0; v < finders_.size(); ++v) {
+      for (Conflict& c : finders_[v].describe_all(enforced_[v])) {
+        const auto same = [&](const Conflict& x) { return x.rule == c.rule && x.subjects == c.subjects; };
+        if (std::ranges::none_of(conflict, same)) conflict.push_back(std::move(c));
+      }
+    }
+    for (const Pool& pool : pools_) {
+      if (pool.enforced) conflict.push_back(describe(pool));
+    }
+    return conflict;
+  }
+
+  Conflict describe(const Pool& pool) const {
+    std::vector<std::string> units, vms;
+    for (UnitIndex u : pool.units) units.push_back(request_.host.unit(u).id);
+    for (const ConflictFinder& f : finders_) {
+      const bool there = std::ranges::any_of(f.problem_.groups, [&](const ProblemGroup& g) {
+        return std::ranges::any_of(g.units, [&](UnitIndex u) { return pool.units.contains(u); });
+      });
+      if (there) vms.push_back(f.vm_name());
+    }
+    return {"core.domain-ids", units,
+            fmt::format("{} {} {} domain id{} left, and the HWPTs of {} need more", fmt::join(units, ", "),
+                        units.size() == 1 ? "has" : "have", pool.capacity, pool.capacity == 1 ? "" : "s", fmt::join(vms, ", "))};
+  }
+
+  const Request& request_;
+  const CoverBudget& budget_;
+  std::deque<ConflictFinder> finders_;  // they do not move
+  std::vector<std::vector<bool>> enforced_;
+  std::map<std::pair<std::uint64_t, unsigned>, std::size_t> index_;
+  std::vector<Pool> pools_;
+};
+
 }  // namespace
+
+std::vector<Conflict> domain_id_conflict(const Request& request, const Solved& solved, const Law& law,
+                                         const CoverBudget& budget) {
+  return DomainIdConflict(request, solved, law, budget).find();
+}
 
 std::vector<Conflict> minimal_conflict(const Request& request, const Solved& solved, const Law& law,
                                        const CoverBudget& budget, std::size_t& vm) {

@@ -12,4 +12,8 @@ namespace ioplan {
 std::vector<Conflict> minimal_conflict(const Request& request, const Solved& solved, const Law& law,
                                        const CoverBudget& budget, std::size_t& vm);
 
+// A minimal conflict of VMs that have plans of their own and overdraw the units' domain ids together (one VM may do, too).
+std::vector<Conflict> domain_id_conflict(const Request& request, const Solved& solved, const Law& law,
+                                         const CoverBudget& budget);
+
 }  // namespace ioplan

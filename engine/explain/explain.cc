@@ -39,6 +39,10 @@ class Suggestions {
   std::vector<Change> for_conflict(const std::vector<Conflict>& conflict) {
     for (const Conflict& c : conflict) for_rule(c);
     for (const Conflict& c : conflict) {
+      if (c.rule == "core.domain-ids") {
+        remove_groups_behind(c.subjects);
+        continue;
+      }
       for (const std::string& subject : c.subjects) remove_group_of(subject);
     }
     return std::move(changes_);
@@ -61,6 +65,8 @@ class Suggestions {
 
   void for_rule(const Conflict& c) {
     const std::string& rule = c.rule;
+    const auto named = std::ranges::find(request_.vms, c.subjects.front(), &VirtualMachine::name);
+    if (named != request_.vms.end()) vm_ = static_cast<std::size_t>(named - request_.vms.begin());
     if (rule == "needs.p2p") {
       add("drop-need", {vm().name, "p2p"}, fmt::format("drop `needs.p2p` of {}", vm().name),
           [v = vm_](Request& r) { r.vms[v].needs.p2p.clear(); });
@@ -169,11 +175,25 @@ class Suggestions {
         });
   }
 
-  // The VM's devices of the subject's group, which leave together.
+  void remove_groups_behind(const std::vector<std::string>& units) {
+    for (const VirtualMachine& v : request_.vms) {
+      for (const AssignedDevice& a : v.devices) {
+        if (!a.host) continue;
+        const Device& d = request_.host.device(*a.host);
+        if (std::ranges::find(units, request_.host.unit(d.unit.value()).id) != units.end()) remove_group_of(d.id);
+      }
+    }
+  }
+
+  // A VM's devices of the subject's group, which leave together.
   void remove_group_of(const std::string& subject) {
+    for (std::size_t v = 0; v < request_.vms.size(); ++v) remove_group_of(subject, v);
+  }
+
+  void remove_group_of(const std::string& subject, std::size_t v) {
     std::vector<std::string> ids;
     const auto found = request_.host.find_device(subject);
-    for (const AssignedDevice& a : vm().devices) {
+    for (const AssignedDevice& a : request_.vms[v].devices) {
       if (!a.host) {
         if (a.mdev == subject) ids.push_back(a.mdev);
         continue;
@@ -182,8 +202,8 @@ class Suggestions {
       if (found && d.group && d.group == request_.host.device(*found).group) ids.push_back(d.id);
     }
     if (ids.empty() || !removed_.insert(ids.front()).second) return;
-    add("remove-device", ids, fmt::format("remove {} from {}", fmt::join(ids, ", "), vm().name),
-        [v = vm_, ids](Request& r) {
+    add("remove-device", ids, fmt::format("remove {} from {}", fmt::join(ids, ", "), request_.vms[v].name),
+        [v, ids](Request& r) {
           std::erase_if(r.vms[v].devices, [&](const AssignedDevice& a) {
             const std::string& id = a.host ? r.host.device(*a.host).id : a.mdev;
             return std::ranges::find(ids, id) != ids.end();
@@ -196,15 +216,6 @@ class Suggestions {
   std::vector<Change> changes_;
   std::set<std::string> removed_;
 };
-
-// VMs that are fine alone but not together compete for domain ids.
-std::vector<Conflict> domain_id_conflict(const Request& request) {
-  std::vector<std::string> vms;
-  for (const VirtualMachine& vm : request.vms) vms.push_back(vm.name);
-  return {{"core.domain-ids", vms,
-           "the units do not have enough domain ids for the HWPTs that " + fmt::format("{}", fmt::join(vms, ", ")) +
-               " need together"}};
-}
 
 class FixSearch {
  public:
@@ -225,7 +236,7 @@ class FixSearch {
     if (reason.conflict.empty()) reason.conflict = minimal_conflict(request, solved, law_, budget_, reason.vm);
     if (reason.conflict.empty()) {
       reason.vm = 0;
-      reason.conflict = domain_id_conflict(request);
+      reason.conflict = domain_id_conflict(request, solved, law_, budget_);
     }
     return reason;
   }

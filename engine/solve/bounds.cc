@@ -30,52 +30,63 @@ namespace {
 // vertices of one colour are pairwise non-adjacent, so a clique takes at most one of each.
 class CliqueSearch {
  public:
-  CliqueSearch(const std::vector<ElementSet>& adjacent, std::uint64_t nodes) : adjacent_(adjacent), nodes_(nodes) {}
+  CliqueSearch(const std::vector<ElementSet>& adjacent, std::uint64_t nodes, std::size_t enough)
+      : adjacent_(adjacent), nodes_(nodes), enough_(enough) {}
 
-  Clique run() {
+  std::vector<std::uint32_t> run() {
     seed_greedily();
     ElementSet all(adjacent_.size());
     all.set();
     extend(all);
     std::ranges::sort(best_);
-    return {best_, nodes_ > 0};
+    return best_;
   }
 
  private:
+  bool done() const { return nodes_ == 0 || best_.size() >= enough_; }
+
+  // From every vertex of high degree, always to the neighbour that keeps most others.
   void seed_greedily() {
+    constexpr std::size_t kSeeds = 16;
     std::vector<std::uint32_t> by_degree(adjacent_.size());
+    std::vector<std::size_t> degree(adjacent_.size());
     std::iota(by_degree.begin(), by_degree.end(), 0U);
-    std::ranges::stable_sort(by_degree, [&](auto a, auto b) { return adjacent_[a].count() > adjacent_[b].count(); });
-    const std::size_t seeds = std::min<std::size_t>(by_degree.size(), 64);
-    for (std::size_t s = 0; s < seeds; ++s) {
+    for (std::size_t v = 0; v < degree.size(); ++v) degree[v] = adjacent_[v].count();
+    std::ranges::stable_sort(by_degree, [&](auto a, auto b) { return degree[a] > degree[b]; });
+    for (std::size_t s = 0; s < std::min(by_degree.size(), kSeeds) && !done(); ++s) {
       std::vector<std::uint32_t> clique{by_degree[s]};
       ElementSet candidates = adjacent_[by_degree[s]];
       while (candidates.any()) {
-        std::uint32_t pick = 0;
-        std::size_t most = 0;
-        for (auto v = candidates.find_first(); v != ElementSet::npos; v = candidates.find_next(v)) {
-          const std::size_t kept = (candidates & adjacent_[v]).count() + 1;
-          if (kept > most) {
-            most = kept;
-            pick = static_cast<std::uint32_t>(v);
-          }
-        }
-        clique.push_back(pick);
-        candidates &= adjacent_[pick];
+        clique.push_back(best_connected(candidates));
+        candidates &= adjacent_[clique.back()];
       }
       if (clique.size() > best_.size()) best_ = clique;
-      if (adjacent_.size() > 512) break;  // one seed is enough on large graphs; the search below improves it
     }
   }
 
+  std::uint32_t best_connected(const ElementSet& candidates) {
+    std::uint32_t pick = 0;
+    std::size_t most = 0;
+    for (auto v = candidates.find_first(); v != ElementSet::npos; v = candidates.find_next(v)) {
+      scratch_ = candidates;
+      scratch_ &= adjacent_[v];
+      if (const std::size_t kept = scratch_.count() + 1; kept > most) {
+        most = kept;
+        pick = static_cast<std::uint32_t>(v);
+      }
+    }
+    return pick;
+  }
+
   void extend(const ElementSet& candidates) {
-    if (nodes_ == 0) return;
+    if (done()) return;
     --nodes_;
     // Colour classes, in order; vertices of late classes are tried first, because their bound is largest.
     std::vector<std::pair<std::uint32_t, std::uint32_t>> coloured;  // (vertex, colours used so far)
     ElementSet left = candidates;
     for (std::uint32_t colour = 1; left.any(); ++colour) {
-      ElementSet independent = left;
+      ElementSet& independent = scratch_;
+      independent = left;
       for (auto v = independent.find_first(); v != ElementSet::npos; v = independent.find_next(v)) {
         independent -= adjacent_[v];
         left.reset(v);
@@ -84,7 +95,7 @@ class CliqueSearch {
     }
     ElementSet open = candidates;
     for (auto it = coloured.rbegin(); it != coloured.rend(); ++it) {
-      if (current_.size() + it->second <= best_.size() || nodes_ == 0) return;
+      if (current_.size() + it->second <= best_.size() || done()) return;
       current_.push_back(it->first);
       if (const ElementSet next = open & adjacent_[it->first]; next.any()) {
         extend(next);
@@ -98,7 +109,9 @@ class CliqueSearch {
 
   const std::vector<ElementSet>& adjacent_;
   std::uint64_t nodes_;
+  std::size_t enough_;
   std::vector<std::uint32_t> current_, best_;
+  ElementSet scratch_;
 };
 
 // First fit, keeping for every block the candidates that still accept all of it: the choice is left open.
@@ -117,22 +130,20 @@ class Greedy {
     }
   }
 
-  bool possible() const {
-    return std::ranges::all_of(accepted_by_, [](const ElementSet& s) { return s.any(); });
-  }
-
   // Elements with few candidates and many enemies first.
   std::vector<std::uint32_t> hardest_first() const {
+    std::vector<std::pair<std::size_t, std::size_t>> hardness;
+    for (std::size_t e = 0; e < instance_.elements; ++e) {
+      hardness.emplace_back(accepted_by_[e].count(), instance_.elements - apart_[e].count());
+    }
     std::vector<std::uint32_t> order(instance_.elements);
     std::iota(order.begin(), order.end(), 0U);
-    std::ranges::stable_sort(order, [&](auto a, auto b) {
-      const auto key = [&](auto e) { return std::pair(accepted_by_[e].count(), instance_.elements - apart_[e].count()); };
-      return key(a) < key(b);
-    });
+    std::ranges::stable_sort(order, [&](auto a, auto b) { return hardness[a] < hardness[b]; });
     return order;
   }
 
-  std::vector<std::uint32_t> partition(const std::vector<std::uint32_t>& order, std::size_t give_up_at) {
+  // Each element where it leaves most candidates.
+  std::vector<std::uint32_t> partition(const std::vector<std::uint32_t>& order) {
     std::vector<std::uint32_t> block_of(instance_.elements, 0);
     std::vector<ElementSet> candidates, members;
     for (std::uint32_t e : order) {
@@ -140,14 +151,14 @@ class Greedy {
       std::size_t most = 0;
       for (std::size_t b = 0; b < candidates.size(); ++b) {
         if (members[b].intersects(apart_[e])) continue;
-        const std::size_t left = (candidates[b] & accepted_by_[e]).count();
-        if (left > most) {
+        scratch_ = candidates[b];
+        scratch_ &= accepted_by_[e];
+        if (const std::size_t left = scratch_.count(); left > most) {
           most = left;
           best = b;
         }
       }
       if (best == candidates.size()) {
-        if (candidates.size() + 1 >= give_up_at) return {};
         candidates.push_back(accepted_by_[e]);
         members.emplace_back(instance_.elements);
       } else {
@@ -162,33 +173,45 @@ class Greedy {
  private:
   const CoverInstance& instance_;
   std::vector<ElementSet> accepted_by_, apart_;
+  ElementSet scratch_;
 };
+
+// A partial shuffle: hard elements stay near the front.
+void stir(std::vector<std::uint32_t>& order, std::mt19937& random) {
+  for (std::size_t i = 0; i + 1 < order.size(); ++i) {
+    const std::size_t reach = std::min(order.size() - 1, i + 1 + order.size() / 8);
+    std::swap(order[i], order[i + random() % (reach - i + 1)]);
+  }
+}
 
 }  // namespace
 
-Clique large_clique(const std::vector<ElementSet>& exclusive, std::uint64_t nodes) {
-  if (exclusive.empty()) return {{}, true};
-  return CliqueSearch(exclusive, nodes).run();
+std::vector<std::uint32_t> large_clique(const std::vector<ElementSet>& exclusive, std::uint64_t nodes,
+                                        std::size_t enough) {
+  if (exclusive.empty()) return {};
+  return CliqueSearch(exclusive, nodes, enough).run();
 }
 
-std::optional<std::vector<std::uint32_t>> greedy_partition(const CoverInstance& instance, std::size_t starts,
-                                                           std::size_t enough) {
+Bounds bounds_of(const CoverInstance& instance, const std::vector<ElementSet>& exclusive) {
+  constexpr std::size_t kStarts = 20;
+  constexpr std::uint64_t kCliqueNodes = 20'000;
   Greedy greedy(instance);
-  if (!greedy.possible()) return std::nullopt;
   std::vector<std::uint32_t> order = greedy.hardest_first();
-  std::vector<std::uint32_t> best = greedy.partition(order, instance.elements + 1);
-  const auto blocks = [](const auto& p) { return p.empty() ? 0 : *std::ranges::max_element(p) + std::size_t{1}; };
-  std::mt19937 random(1);  // seeded: the same instance gives the same partition
-  for (std::size_t s = 1; s < starts && blocks(best) > enough; ++s) {
-    // A partial shuffle: hard elements stay near the front.
-    for (std::size_t i = 0; i + 1 < order.size(); ++i) {
-      const std::size_t reach = std::min(order.size() - 1, i + 1 + order.size() / 8);
-      std::swap(order[i], order[i + random() % (reach - i + 1)]);
+  Bounds bounds;
+  std::mt19937 random(1);  // seeded: the same instance gives the same bounds
+  for (std::size_t start = 0; start < kStarts; ++start) {
+    std::vector<std::uint32_t> block_of = greedy.partition(order);
+    while (blocks_in(block_of) > bounds.clique.size()) {
+      auto fewer = one_block_fewer(instance, exclusive, block_of);
+      if (!fewer) break;
+      block_of = std::move(*fewer);
     }
-    auto next = greedy.partition(order, blocks(best));
-    if (!next.empty()) best = std::move(next);
+    if (start == 0 || blocks_in(block_of) < blocks_in(bounds.block_of)) bounds.block_of = std::move(block_of);
+    if (start == 0) bounds.clique = large_clique(exclusive, kCliqueNodes, blocks_in(bounds.block_of));
+    if (blocks_in(bounds.block_of) == bounds.clique.size()) break;
+    stir(order, random);
   }
-  return best;
+  return bounds;
 }
 
 }  // namespace ioplan::cover

@@ -107,15 +107,17 @@ bool count_first(const CoverInstance& instance) { return count_comes_first(insta
 SolvedPart solve_part(const CoverInstance& part, const CoverBudget& budget) {
   SolvedPart solved;
   const std::vector<ElementSet> exclusive = exclusion_graph(part);
-  solved.clique = large_clique(exclusive, 20'000).members;
   if (part.apart.empty() && part.pools.empty() && !part.max_blocks) {
     if (auto found = search_set_cover(part, budget)) {
       solved.solution = std::move(*found);
+      solved.clique = large_clique(exclusive, 20'000, solved.solution.values[Objective::hwpts]);
       solved.lower_bound = count_first(part) ? solved.solution.values[Objective::hwpts] : solved.clique.size();
       return solved;
     }
   }
-  SlotSolution slots = solve_slots(part, budget, exclusive, solved.clique);
+  Bounds bounds = bounds_of(part, exclusive);
+  solved.clique = bounds.clique;
+  SlotSolution slots = solve_slots(part, budget, exclusive, std::move(bounds));
   solved.solution = std::move(slots.part);
   solved.lower_bound = slots.lower_bound;
   return solved;

@@ -11,10 +11,6 @@ namespace ioplan::cover {
 
 namespace {
 
-std::size_t blocks_in(const std::vector<std::uint32_t>& block_of) {
-  return block_of.empty() ? 0 : *std::ranges::max_element(block_of) + std::size_t{1};
-}
-
 struct Count {
   std::vector<std::uint32_t> block_of;
   std::uint64_t lower_bound = 0;
@@ -23,11 +19,10 @@ struct Count {
 
 // Fewest blocks, by asking for one fewer until the answer is no.
 Count fewest_blocks(const CoverInstance& instance, const CoverBudget& budget,
-                    const std::vector<ElementSet>& exclusive, const std::vector<std::uint32_t>& clique) {
+                    const std::vector<ElementSet>& exclusive, Bounds bounds) {
+  const std::vector<std::uint32_t>& clique = bounds.clique;
   const std::uint64_t lower = clique.size();
-  auto greedy = greedy_partition(instance, 200, lower);
-  if (!greedy) return {{}, lower, Answer::no};
-  Count count{std::move(*greedy), lower, Answer::yes};
+  Count count{std::move(bounds.block_of), lower, Answer::yes};
   std::uint64_t upper = blocks_in(count.block_of);
   const std::uint64_t allowed = instance.max_blocks.value_or(upper);
   if (lower > allowed) return {{}, lower, Answer::no};
@@ -209,14 +204,15 @@ bool minimise_all(SlotModel& model, const CoverInstance& instance, bool count_is
 }  // namespace
 
 SlotSolution solve_slots(const CoverInstance& instance, const CoverBudget& budget,
-                         const std::vector<ElementSet>& exclusive, const std::vector<std::uint32_t>& clique) {
+                         const std::vector<ElementSet>& exclusive, Bounds bounds) {
+  const std::vector<std::uint32_t> clique = bounds.clique;
   SlotSolution solution;
   solution.lower_bound = clique.size();
   PartSolution& part = solution.part;
   const bool count_is_known = count_comes_first(instance.order) && instance.pools.empty();
   std::size_t slots = std::min<std::uint64_t>(instance.elements, instance.max_blocks.value_or(instance.elements));
   if (count_is_known) {
-    Count count = fewest_blocks(instance, budget, exclusive, clique);
+    Count count = fewest_blocks(instance, budget, exclusive, std::move(bounds));
     solution.lower_bound = count.lower_bound;
     if (count.feasible != Answer::yes) {
       part.status = count.feasible == Answer::no ? CoverStatus::infeasible : CoverStatus::unproved_infeasible;

@@ -201,9 +201,8 @@ SolvedHwpt choose_template(const VmModel& model, std::vector<std::uint32_t> item
     cheapest.push_back(o);
   }
 
-  using Rank = std::tuple<bool, DeviceIndex, int, std::uint64_t>;
-  std::optional<Rank> best;
-  SolvedHwpt chosen{std::move(items), 0, {}};
+  std::optional<TemplateRank> best;
+  SolvedHwpt chosen{std::move(items), 0, {}, {}};
   for (std::uint32_t o : cheapest) {
     const std::uint64_t flags = model.offers[o].hwpt[HwptQ::flags];
     for (std::uint32_t cls : model.offers[o].allocator_classes) {
@@ -211,9 +210,9 @@ SolvedHwpt choose_template(const VmModel& model, std::vector<std::uint32_t> item
       const auto inside = std::ranges::find_if(
           devices, [&](DeviceIndex d) { return std::ranges::binary_search(attached, d); });
       const DeviceIndex device = inside == devices.end() ? devices.front() : *inside;
-      const Rank rank{inside == devices.end(), device, std::popcount(flags), flags};
+      const TemplateRank rank{inside == devices.end(), device, std::popcount(flags), flags};
       if (best && *best <= rank) continue;
-      best = rank;
+      best = chosen.rank = rank;
       chosen.offer = o;
       chosen.allocator = device;
     }
@@ -265,31 +264,65 @@ void solve_apart(const Request& request, Solved& solved, const CoverBudget& budg
   }
 }
 
-// Pools may hang on the stage of a HWPT: HWPT by HWPT the canonical template, but never one that leaves the rest without
-// ids. The cover found such a choice, so this ends with one.
-bool settle_stages(const Request& request, Solved& solved, const Law& law, std::size_t v, std::size_t h) {
-  if (v == solved.vms.size()) return !pools_overdrawn(request, solved, law);
-  if (h == solved.hwpts[v].size()) return settle_stages(request, solved, law, v + 1, 0);
-  const VmModel& model = solved.vms[v];
-  const SolvedHwpt first = choose_template(model, solved.hwpts[v][h].items, request.policy.objectives, 0);
-  solved.hwpts[v][h] = first;
-  if (settle_stages(request, solved, law, v, h + 1)) return true;
-  const Offer& offer = model.offers[first.offer];
-  const unsigned other_stage = offer.hwpt[HwptQ::stage] == 1 ? 2 : 1;
-  const bool same_cost = std::ranges::any_of(model.offers, [&](const Offer& o) {
-    return o.hwpt[HwptQ::stage] == other_stage && o.page_table_bytes == offer.page_table_bytes &&
-           o.unneeded_flags == offer.unneeded_flags &&
-           o.hwpt[HwptQ::enforce_cache_coherency] == offer.hwpt[HwptQ::enforce_cache_coherency] &&
-           std::ranges::all_of(first.items, [&](auto i) { return o.accepts(model.problem.items[i]); });
-  });
-  if (!same_cost) return false;
-  solved.hwpts[v][h] = choose_template(model, first.items, request.policy.objectives, other_stage);
-  return settle_stages(request, solved, law, v, h + 1);
+// Every objective but ioas, summed over the HWPTs.
+ObjectiveValues values_of(const Solved& solved) {
+  ObjectiveValues values;
+  for (std::size_t v = 0; v < solved.vms.size(); ++v) {
+    const VmModel& model = solved.vms[v];
+    for (const SolvedHwpt& hwpt : solved.hwpts[v]) {
+      const Offer& offer = model.offers[hwpt.offer];
+      values[Objective::hwpts] += 1;
+      values[Objective::page_tables] += offer.page_table_bytes;
+      values[Objective::unneeded_flags] += offer.unneeded_flags;
+      if (offer.hwpt[HwptQ::enforce_cache_coherency] != 0) continue;
+      for (std::uint32_t i : hwpt.items) values[Objective::coherency] += model.problem.items[i].enforceable;
+    }
+  }
+  return values;
 }
 
-void settle_stages(const Request& request, Solved& solved, const Law& law) {
-  if (pools_overdrawn(request, solved, law)) settle_stages(request, solved, law, 0, 0);
-}
+// Pools may hang on the stage of a HWPT. Of every HWPT the best template of each stage, HWPT by HWPT in canonical order:
+// the first choice that keeps within the pools at the cost that the cover reached. The cover found one, so this does.
+class StageChooser {
+ public:
+  StageChooser(const Request& request, Solved& solved, const Law& law, const ObjectiveValues& cost)
+      : request_(request), solved_(solved), law_(law), cost_(cost) {}
+
+  bool choose(std::size_t v = 0, std::size_t h = 0) {
+    if (v == solved_.vms.size()) return affordable();
+    if (h == solved_.hwpts[v].size()) return choose(v + 1, 0);
+    for (const SolvedHwpt& option : options(solved_.vms[v], solved_.hwpts[v][h].items)) {
+      solved_.hwpts[v][h] = option;
+      if (choose(v, h + 1)) return true;
+    }
+    return false;
+  }
+
+ private:
+  std::vector<SolvedHwpt> options(const VmModel& model, const std::vector<std::uint32_t>& items) const {
+    std::vector<SolvedHwpt> found;
+    for (unsigned stage : {1U, 2U}) {
+      const bool offered = std::ranges::any_of(model.offers, [&](const Offer& o) {
+        return o.hwpt[HwptQ::stage] == stage &&
+               std::ranges::all_of(items, [&](auto i) { return o.accepts(model.problem.items[i]); });
+      });
+      if (offered) found.push_back(choose_template(model, items, request_.policy.objectives, stage));
+    }
+    std::ranges::sort(found, {}, [](const SolvedHwpt& h) { return h.rank; });
+    return found;
+  }
+
+  bool affordable() const {
+    ObjectiveValues values = values_of(solved_);
+    values[Objective::ioas] = cost_[Objective::ioas];
+    return values == cost_ && !pools_overdrawn(request_, solved_, law_);
+  }
+
+  const Request& request_;
+  Solved& solved_;
+  const Law& law_;
+  const ObjectiveValues& cost_;
+};
 
 // Domain ids tie the VMs together.
 void solve_joint(const Request& request, Solved& solved, const Law& law, const CoverBudget& budget) {
@@ -313,22 +346,8 @@ void solve_joint(const Request& request, Solved& solved, const Law& law, const C
     }
     offset += elements;
   }
-  settle_stages(request, solved, law);
+  if (pools_overdrawn(request, solved, law)) StageChooser(request, solved, law, cover.values).choose();
   solved.pooled = std::move(joint);
-}
-
-void add_up(Solved& solved) {
-  for (std::size_t v = 0; v < solved.vms.size(); ++v) {
-    const VmModel& model = solved.vms[v];
-    for (const SolvedHwpt& hwpt : solved.hwpts[v]) {
-      const Offer& offer = model.offers[hwpt.offer];
-      solved.values[Objective::hwpts] += 1;
-      solved.values[Objective::page_tables] += offer.page_table_bytes;
-      solved.values[Objective::unneeded_flags] += offer.unneeded_flags;
-      if (offer.hwpt[HwptQ::enforce_cache_coherency] != 0) continue;
-      for (std::uint32_t i : hwpt.items) solved.values[Objective::coherency] += model.problem.items[i].enforceable;
-    }
-  }
 }
 
 }  // namespace
@@ -349,7 +368,7 @@ Solved solve(const Request& request, const std::vector<Needs>& needs, const Law&
   if (solved.verdict != Verdict::feasible) return solved;
   if (pools_overdrawn(request, solved, law)) solve_joint(request, solved, law, budget);
   if (solved.verdict != Verdict::feasible) return solved;
-  add_up(solved);
+  solved.values = solved.values + values_of(solved);
   std::ranges::sort(solved.witness);
   return solved;
 }

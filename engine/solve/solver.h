@@ -2,6 +2,7 @@
 // explanations are the planner's business (planner.h).
 #pragma once
 
+#include <compare>
 #include <optional>
 #include <string>
 #include <vector>
@@ -32,10 +33,21 @@ void make_cover(VmModel& model, const Policy& policy, Merge merge);
 // The covers of all VMs as one; elements and candidates follow one another VM by VM.
 CoverInstance merge_covers(const std::vector<VmModel>& models, const Policy& policy);
 
+// The canonical order of templates for a HWPT: attached allocators first, the lowest device, the fewest flags, the
+// lowest flag bits.
+struct TemplateRank {
+  bool elsewhere = false;  // the allocator is not attached to the HWPT
+  DeviceIndex allocator;
+  int flag_count = 0;
+  std::uint64_t flags = 0;
+  friend auto operator<=>(const TemplateRank&, const TemplateRank&) = default;
+};
+
 struct SolvedHwpt {
   std::vector<std::uint32_t> items;  // ascending
   std::uint32_t offer = 0;
   DeviceIndex allocator;
+  TemplateRank rank;
 };
 
 // How the solver answered for the VMs of a request, before it is written as a Plan.

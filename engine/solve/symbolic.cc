@@ -1,6 +1,7 @@
 #include "engine/solve/symbolic.h"
 
 #include <map>
+#include <optional>
 
 #include <fmt/format.h>
 #include <z3++.h>
@@ -241,6 +242,23 @@ std::vector<CoreMember> unsat_core(z3::context& z3, const std::vector<VmFormula:
   return core;
 }
 
+// One objective after the other, each lowered until it cannot be lowered further. (z3::optimize of Z3 4.8.12 misses the
+// least value of a late objective now and then.) Nothing when the resource limit was reached.
+std::optional<std::uint64_t> least(z3::solver& solver, const z3::expr& objective, z3::model& model) {
+  for (;;) {
+    const std::uint64_t value = model.eval(objective, true).get_numeral_uint64();
+    solver.push();
+    solver.add(objective < solver.ctx().int_val(value));
+    const z3::check_result result = solver.check();
+    if (result == z3::sat) model = solver.get_model();
+    solver.pop();
+    if (result == z3::sat) continue;
+    if (result == z3::unknown) return std::nullopt;
+    solver.add(objective == solver.ctx().int_val(value));
+    return value;
+  }
+}
+
 void solve_vm(z3::context& z3, const Request& request, const VmModel& model, const Law& law, SymbolicAnswer& answer) {
   VmFormula formula(z3, request, model, law);
   std::vector<std::pair<Objective, z3::expr>> objectives;
@@ -248,13 +266,12 @@ void solve_vm(z3::context& z3, const Request& request, const VmModel& model, con
     if (o != Objective::ioas) objectives.emplace_back(o, formula.objective(o));
   }
   const auto constraints = formula.constraints();
-  z3::optimize optimize(z3);
+  z3::solver solver(z3);
   z3::params params(z3);
   params.set("rlimit", kResourceLimit);
-  optimize.set(params);
-  for (const auto& c : constraints) optimize.add(c.formula);
-  for (const auto& [o, e] : objectives) optimize.minimize(e);
-  switch (optimize.check()) {
+  solver.set(params);
+  for (const auto& c : constraints) solver.add(c.formula);
+  switch (solver.check()) {
     case z3::unsat:
       answer.verdict = Verdict::infeasible;
       answer.core = unsat_core(z3, constraints);
@@ -262,8 +279,15 @@ void solve_vm(z3::context& z3, const Request& request, const VmModel& model, con
     case z3::unknown: answer.verdict = Verdict::undecided; return;
     case z3::sat: break;
   }
-  const z3::model m = optimize.get_model();
-  for (const auto& [o, e] : objectives) answer.values[o] += m.eval(e, true).get_numeral_uint64();
+  z3::model m = solver.get_model();
+  for (const auto& [o, e] : objectives) {
+    const auto value = least(solver, e, m);
+    if (!value) {
+      answer.verdict = Verdict::undecided;
+      return;
+    }
+    answer.values[o] += *value;
+  }
 }
 
 }  // namespace
@@ -274,6 +298,11 @@ SymbolicAnswer solve_symbolic(const Request& request, const std::vector<Needs>& 
   z3::context z3;
   for (std::size_t v = 0; v < request.vms.size(); ++v) {
     if (!request.vms[v].devices.empty()) answer.values[Objective::ioas] += 1;
+    if (const auto refusal = refuse_vm(request, VmIndex(v))) {
+      answer.verdict = Verdict::infeasible;
+      answer.core = {{refusal->rule, refusal->subjects.front()}};
+      break;
+    }
     const VmModel model = model_vm(request, VmIndex(v), needs[v], rules, law);
     if (!model.problem.items.empty()) solve_vm(z3, request, model, law, answer);
     if (answer.verdict != Verdict::feasible) break;

@@ -278,9 +278,14 @@ struct Question::State {
     return after;
   }
 
-  std::map<std::uint64_t, std::uint64_t> capacities() const {
+  // Ids left in every pool of the units that the members name.
+  std::map<std::uint64_t, std::uint64_t> capacities(const std::vector<Conflict>& members) const {
     std::map<std::uint64_t, std::uint64_t> left;
     for (std::size_t u = 0; u < request.host.units.size(); ++u) {
+      const bool named = std::ranges::any_of(members, [&](const Conflict& m) {
+        return m.rule == "core.domain-ids" && contains(m.subjects, request.host.units[u].id);
+      });
+      if (!named) continue;
       for (unsigned stage : {1U, 2U}) {
         const auto pool = kernel_law().domain_pool(request.host, UnitIndex(u), stage);
         if (!pool) continue;
@@ -298,7 +303,10 @@ struct Question::State {
     return std::ranges::any_of(of_vms[v], [&](const PoolUse& use) {
       PoolUse sum = used;
       for (const auto& [key, n] : use) sum[key] += n;
-      const bool enough = std::ranges::all_of(sum, [&](const auto& s) { return s.second <= left.at(s.first); });
+      const bool enough = std::ranges::all_of(sum, [&](const auto& s) {
+        const auto pool = left.find(s.first);
+        return pool == left.end() || s.second <= pool->second;
+      });
       return enough && fit_together(of_vms, v + 1, sum, left);
     });
   }
@@ -314,7 +322,7 @@ bool Question::plan_exists(const std::vector<Conflict>& enforced) const {
     ways.push_back(state_->ways(v, state_->sort_out(v, enforced), pools));
     if (ways.back().empty()) return false;
   }
-  return !pools || state_->fit_together(ways, 0, {}, state_->capacities());
+  return !pools || state_->fit_together(ways, 0, {}, state_->capacities(enforced));
 }
 
 }  // namespace ioplan::enforce

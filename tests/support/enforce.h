@@ -10,7 +10,7 @@
 //   fit rules, policy.limit                  the VM named is subject to the rule
 //   policy.together, policy.separate         the policy rule named; core.automatic: the devices named share
 //   coherency.mediated, needs.p2p, ...       rules about a VM as a whole, judged by the request itself
-//   core.domain-ids                          HWPTs draw from the units' domain ids
+//   core.domain-ids                          HWPTs draw from the domain ids of the units named
 #pragma once
 
 #include <vector>

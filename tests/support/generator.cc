@@ -1,12 +1,12 @@
 #include "tests/support/generator.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <numeric>
 #include <random>
 #include <set>
-
-#include <fmt/format.h>
 
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
@@ -46,13 +46,13 @@ struct BitChance {
   unsigned percent;
 };
 
-constexpr std::array kIntelCapBits = {BitChance{4, 6}, BitChance{7, 12}, BitChance{34, 85}, BitChance{35, 70},
+constexpr std::array kIntelCapBits = {BitChance{4, 6},   BitChance{7, 12},  BitChance{34, 85}, BitChance{35, 70},
                                       BitChance{39, 50}, BitChance{56, 60}, BitChance{60, 30}};
-constexpr std::array kIntelEcapBits = {BitChance{0, 80}, BitChance{7, 65},  BitChance{26, 50}, BitChance{40, 50},
+constexpr std::array kIntelEcapBits = {BitChance{0, 80},  BitChance{7, 65},  BitChance{26, 50}, BitChance{40, 50},
                                        BitChance{43, 75}, BitChance{45, 60}, BitChance{46, 96}, BitChance{47, 60},
-                                       BitChance{48, 75}, BitChance{1, 90}, BitChance{3, 90}};
-constexpr std::array kAmdEfrBits = {BitChance{1, 85}, BitChance{4, 90}, BitChance{48, 80}, BitChance{50, 80},
-                                    BitChance{7, 80}, BitChance{3, 50}};
+                                       BitChance{48, 75}, BitChance{1, 90},  BitChance{3, 90}};
+constexpr std::array kAmdEfrBits = {BitChance{1, 85},  BitChance{4, 90}, BitChance{48, 80},
+                                    BitChance{50, 80}, BitChance{7, 80}, BitChance{3, 50}};
 
 template <std::size_t n>
 std::uint64_t random_bits(Dice& dice, const std::array<BitChance, n>& chances) {
@@ -102,15 +102,24 @@ class Generator {
       return;
     }
     const std::uint64_t roll = dice_.below(100);
-    if (roll < 49) drivers_ = {Driver::intel};
-    else if (roll < 64) drivers_ = {Driver::amd};
-    else if (roll < 74) drivers_ = {Driver::smmuv3};
-    else if (roll < 76) drivers_ = {Driver::smmuv2};
-    else if (roll < 80) drivers_ = {Driver::virtio};
-    else if (roll < 84) drivers_ = {Driver::s390};
-    else if (roll < 85) drivers_ = {Driver::riscv};
-    else if (roll < 91) drivers_ = {Driver::mock};
-    else drivers_ = mixed_owners();
+    if (roll < 49)
+      drivers_ = {Driver::intel};
+    else if (roll < 64)
+      drivers_ = {Driver::amd};
+    else if (roll < 74)
+      drivers_ = {Driver::smmuv3};
+    else if (roll < 76)
+      drivers_ = {Driver::smmuv2};
+    else if (roll < 80)
+      drivers_ = {Driver::virtio};
+    else if (roll < 84)
+      drivers_ = {Driver::s390};
+    else if (roll < 85)
+      drivers_ = {Driver::riscv};
+    else if (roll < 91)
+      drivers_ = {Driver::mock};
+    else
+      drivers_ = mixed_owners();
   }
 
   std::vector<Driver> mixed_owners() {
@@ -163,19 +172,35 @@ class Generator {
   }
 
   Unit random_unit(Driver driver, std::size_t number) {
-    constexpr std::array<std::string_view, 8> kPrefix = {"dmar", "ivhd", "smmu3.", "smmu2.", "viommu", "riscv", "zpci", "mock"};
+    constexpr std::array<std::string_view, 8> kPrefix = {"dmar",   "ivhd",  "smmu3.", "smmu2.",
+                                                         "viommu", "riscv", "zpci",   "mock"};
     Unit unit;
     unit.driver = driver;
     unit.id = std::string(kPrefix[static_cast<std::size_t>(driver)]) + std::to_string(number);
     switch (driver) {
-      case Driver::intel: intel_facts(unit); break;
-      case Driver::amd: amd_facts(unit); break;
-      case Driver::smmuv3: smmuv3_facts(unit); break;
-      case Driver::smmuv2: smmuv2_facts(unit); break;
-      case Driver::virtio: virtio_facts(unit); break;
-      case Driver::riscv: unit.facts[UnitFact::riscv_capabilities] = dice_.one_of<std::uint64_t>({0x7f0f10, 0x200}); break;
-      case Driver::s390: s390_facts(unit); break;
-      case Driver::mock: break;
+      case Driver::intel:
+        intel_facts(unit);
+        break;
+      case Driver::amd:
+        amd_facts(unit);
+        break;
+      case Driver::smmuv3:
+        smmuv3_facts(unit);
+        break;
+      case Driver::smmuv2:
+        smmuv2_facts(unit);
+        break;
+      case Driver::virtio:
+        virtio_facts(unit);
+        break;
+      case Driver::riscv:
+        unit.facts[UnitFact::riscv_capabilities] = dice_.one_of<std::uint64_t>({0x7f0f10, 0x200});
+        break;
+      case Driver::s390:
+        s390_facts(unit);
+        break;
+      case Driver::mock:
+        break;
     }
     return unit;
   }
@@ -196,8 +221,8 @@ class Generator {
   void amd_facts(Unit& unit) {
     std::uint64_t efr = disturbed(dice_, base_efr_, kAmdEfrBits, dice_.one_of({0U, 0U, 8U}));
     efr |= (dice_.chance(95) ? hats_ : dice_.below(3)) << 10;
-    efr |= dice_.below(2) << 12;                              // GATS
-    efr |= std::uint64_t{dice_.chance(65)} << 52;             // HDSUP, which differs
+    efr |= dice_.below(2) << 12;                   // GATS
+    efr |= std::uint64_t{dice_.chance(65)} << 52;  // HDSUP, which differs
     unit.facts[UnitFact::efr] = efr;
     unit.facts[UnitFact::efr2] = (dice_.chance(60) ? pow2(3) : 0) | (dice_.chance(15) ? pow2(11) : 0);
     if (va_size_ != 0) unit.facts[UnitFact::va_size] = va_size_;
@@ -220,7 +245,8 @@ class Generator {
   }
 
   void smmuv2_facts(Unit& unit) {
-    unit.facts[UnitFact::page_sizes] = dice_.one_of<std::uint64_t>({0x40201000, 0x60211000, 0x60211000, 0x40201000, 0x20010000});
+    unit.facts[UnitFact::page_sizes] =
+        dice_.one_of<std::uint64_t>({0x40201000, 0x60211000, 0x60211000, 0x40201000, 0x20010000});
     const std::uint64_t stages = dice_.one_of<std::uint64_t>({3, 3, 1, 2});
     unit.facts[UnitFact::stage1] = stages & 1;
     unit.facts[UnitFact::stage2] = stages >> 1;
@@ -231,11 +257,12 @@ class Generator {
   }
 
   void virtio_facts(Unit& unit) {
-    unit.facts[UnitFact::page_sizes] = dice_.one_of<std::uint64_t>(
-        {0xfffffffffffff000, 0x40201000, 0xfffffffffffff000, 0xffffffffffff0000, 0x1000});
+    unit.facts[UnitFact::page_sizes] =
+        dice_.one_of<std::uint64_t>({0xfffffffffffff000, 0x40201000, 0xfffffffffffff000, 0xffffffffffff0000, 0x1000});
     if (dice_.chance(50)) {
       unit.facts[UnitFact::input_start] = dice_.chance(80) ? 0 : 0x1000;
-      unit.facts[UnitFact::input_last] = dice_.one_of<std::uint64_t>({last_of_width(48), last_of_width(39), 0xffffffff});
+      unit.facts[UnitFact::input_last] =
+          dice_.one_of<std::uint64_t>({last_of_width(48), last_of_width(39), 0xffffffff});
     }
     if (dice_.chance(25)) {
       const std::uint64_t first = dice_.below(3);
@@ -299,8 +326,9 @@ class Generator {
     const bool x86 = (driver == Driver::intel || driver == Driver::amd) && drivers_.size() == 1;
     if (x86 && dice_.chance(85)) return;
     d.facts[DeviceFact::dma_coherent] = std::uint64_t{dice_.chance(98)};
-    d.dma_coherent_source = dice_.one_of({CoherencySource::architecture, CoherencySource::firmware,
-                                          CoherencySource::firmware, CoherencySource::driver, CoherencySource::assumed});
+    d.dma_coherent_source =
+        dice_.one_of({CoherencySource::architecture, CoherencySource::firmware, CoherencySource::firmware,
+                      CoherencySource::driver, CoherencySource::assumed});
   }
 
   void reserved_regions(Device& d, Driver driver) {
@@ -352,7 +380,8 @@ class Generator {
     std::vector<std::uint32_t> groups(numbers.begin(), numbers.end());
     dice_.shuffle(groups);
     if (groups.size() > groups_) groups.resize(groups_);
-    for (std::size_t g = 0; g < groups.size(); ++g) assign_group(request_.vms[g < vms ? g : dice_.index(vms)], groups[g]);
+    for (std::size_t g = 0; g < groups.size(); ++g)
+      assign_group(request_.vms[g < vms ? g : dice_.index(vms)], groups[g]);
   }
 
   void assign_group(VirtualMachine& vm, std::uint32_t group) {
@@ -386,7 +415,8 @@ class Generator {
     if (low_window && dice_.chance(92)) return dice_.chance(60) ? explicit_ranges(vm, 0x1000000, kGiB) : virt(vm, kGiB);
     if (from_one_gib && dice_.chance(96)) {
       return dice_.chance(25) ? explicit_ranges(vm, kGiB, 64 * kGiB)
-                              : virt(vm, dice_.one_of({kGiB, 4 * kGiB, 300 * kGiB, 31 * kGiB, dice_.chance(15) ? 64 * kTiB : 16 * kGiB}));
+                              : virt(vm, dice_.one_of({kGiB, 4 * kGiB, 300 * kGiB, 31 * kGiB,
+                                                       dice_.chance(15) ? 64 * kTiB : 16 * kGiB}));
     }
     if (dice_.chance(20)) return explicit_ranges(vm, 0, dice_.chance(80) ? kGiB : 512 * kGiB);
     pc(vm);
@@ -459,14 +489,30 @@ class Generator {
     const Device& d = request_.host.device(dice_.one_of(devices));
     Selector s;
     switch (dice_.below(9)) {
-      case 0: s.device_class.push_back({*d.facts[DeviceFact::device_class] & 0xff0000, 0xff0000}); break;
-      case 1: s.vendor.push_back(*d.facts[DeviceFact::vendor]); break;
-      case 2: s.numa.push_back(dice_.below(2)); break;
-      case 3: s.label.push_back(dice_.one_of<std::string>({"red", "blue", "green"})); break;
-      case 4: s.name = d.name.empty() ? std::vector<std::string>{"nobody"} : std::vector{d.name}; break;
-      case 5: s.device.push_back(*d.facts[DeviceFact::device]); s.vendor = {0x10de, 0x8086}; break;
-      case 6: s.host = {d.id, request_.host.device(dice_.one_of(devices)).id}; break;
-      default: s.host.push_back(d.id);
+      case 0:
+        s.device_class.push_back({*d.facts[DeviceFact::device_class] & 0xff0000, 0xff0000});
+        break;
+      case 1:
+        s.vendor.push_back(*d.facts[DeviceFact::vendor]);
+        break;
+      case 2:
+        s.numa.push_back(dice_.below(2));
+        break;
+      case 3:
+        s.label.push_back(dice_.one_of<std::string>({"red", "blue", "green"}));
+        break;
+      case 4:
+        s.name = d.name.empty() ? std::vector<std::string>{"nobody"} : std::vector{d.name};
+        break;
+      case 5:
+        s.device.push_back(*d.facts[DeviceFact::device]);
+        s.vendor = {0x10de, 0x8086};
+        break;
+      case 6:
+        s.host = {d.id, request_.host.device(dice_.one_of(devices)).id};
+        break;
+      default:
+        s.host.push_back(d.id);
     }
     std::ranges::sort(s.host);
     s.host.erase(std::unique(s.host.begin(), s.host.end()), s.host.end());
@@ -482,11 +528,20 @@ class Generator {
     r.which = random_selector();
     switch (dice_.below(7)) {
       case 5:
-      case 0: r.page_size = dice_.one_of({2 * kMiB, 2 * kMiB, kGiB, 64 * kKiB}); break;
-      case 1: r.enforce_cache_coherency = true; break;
-      case 2: r.nest_parent = true; break;
-      case 3: r.pasid = true; break;
-      default: r.dirty_tracking = true;
+      case 0:
+        r.page_size = dice_.one_of({2 * kMiB, 2 * kMiB, kGiB, 64 * kKiB});
+        break;
+      case 1:
+        r.enforce_cache_coherency = true;
+        break;
+      case 2:
+        r.nest_parent = true;
+        break;
+      case 3:
+        r.pasid = true;
+        break;
+      default:
+        r.dirty_tracking = true;
     }
     return r;
   }
@@ -494,18 +549,24 @@ class Generator {
   void separate_two_devices() {
     const auto devices = assigned();
     const DeviceIndex a = dice_.one_of(devices), b = dice_.one_of(devices);
-    if (request_.host.device(a).group != request_.host.device(b).group) add_rule(SeparateRule{one_device(a), one_device(b)});
+    if (request_.host.device(a).group != request_.host.device(b).group)
+      add_rule(SeparateRule{one_device(a), one_device(b)});
   }
 
   void random_rules() {
     const std::size_t count = dice_.chance(22) ? 0 : 1 + dice_.index(4);
     for (std::size_t i = 0; i < count; ++i) {
       const std::uint64_t roll = dice_.below(100);
-      if (roll < 66) separate_two_devices();
-      else if (roll < 75) add_rule(SeparateRule{random_selector(), random_selector()});
-      else if (roll < 85) add_rule(TogetherRule{random_selector()});
-      else if (roll < 96) add_rule(random_requirement());
-      else add_rule(LimitRule{1 + dice_.below(3)});
+      if (roll < 66)
+        separate_two_devices();
+      else if (roll < 75)
+        add_rule(SeparateRule{random_selector(), random_selector()});
+      else if (roll < 85)
+        add_rule(TogetherRule{random_selector()});
+      else if (roll < 96)
+        add_rule(random_requirement());
+      else
+        add_rule(LimitRule{1 + dice_.below(3)});
     }
   }
 
@@ -528,10 +589,17 @@ class Generator {
       RequireRule r;
       r.which = one_device(dice_.one_of(devices));
       switch (dice_.below(4)) {
-        case 0: r.dirty_tracking = true; break;
-        case 1: r.pasid = true; break;
-        case 2: r.nest_parent = true; break;
-        default: r.page_size = kGiB;
+        case 0:
+          r.dirty_tracking = true;
+          break;
+        case 1:
+          r.pasid = true;
+          break;
+        case 2:
+          r.nest_parent = true;
+          break;
+        default:
+          r.page_size = kGiB;
       }
       add_rule(std::move(r));
     }
@@ -598,7 +666,8 @@ class Generator {
     Device& device = request_.host.devices[dice_.one_of(devices).index()];
     Unit& unit = request_.host.units[device.unit->index()];
     switch (unit.driver) {
-      case Driver::intel: return leave_out(unit.facts, dice_.chance(65) ? UnitFact::ecap : UnitFact::cap);
+      case Driver::intel:
+        return leave_out(unit.facts, dice_.chance(65) ? UnitFact::ecap : UnitFact::cap);
       case Driver::amd:
         if (dice_.chance(15)) return leave_out(request_.host.kernel.facts, KernelFact::la57);
         return leave_out(unit.facts, dice_.chance(70) ? UnitFact::efr : UnitFact::efr2);
@@ -607,8 +676,10 @@ class Generator {
         return leave_out(unit.facts, dice_.one_of({UnitFact::idr5, UnitFact::coherent, UnitFact::httu}));
       case Driver::smmuv2:
         return leave_out(unit.facts, dice_.one_of({UnitFact::coherent, UnitFact::ipa_bits, UnitFact::page_sizes}));
-      case Driver::virtio: return leave_out(unit.facts, UnitFact::page_sizes);
-      default: return leave_out(device.facts, dice_.one_of({DeviceFact::numa, DeviceFact::device_class}));
+      case Driver::virtio:
+        return leave_out(unit.facts, UnitFact::page_sizes);
+      default:
+        return leave_out(device.facts, dice_.one_of({DeviceFact::numa, DeviceFact::device_class}));
     }
   }
 
@@ -627,7 +698,9 @@ class Generator {
 // Lines of YAML, one nesting level deeper by `indent` spaces.
 class Yaml {
  public:
-  void line(int indent, const std::string& text) { out_ += std::string(static_cast<std::size_t>(indent), ' ') + text + '\n'; }
+  void line(int indent, const std::string& text) {
+    out_ += std::string(static_cast<std::size_t>(indent), ' ') + text + '\n';
+  }
   std::string take() { return std::move(out_); }
 
  private:
@@ -648,10 +721,14 @@ std::string strings_text(const std::vector<std::string>& values) { return list_t
 
 std::string value_text(const FactRow& row, std::uint64_t value) {
   switch (row.kind) {
-    case FactKind::boolean: return value != 0 ? "true" : "false";
-    case FactKind::integer: return std::to_string(value);
-    case FactKind::hex: return format_hex(value);
-    case FactKind::size: return format_size(value);
+    case FactKind::boolean:
+      return value != 0 ? "true" : "false";
+    case FactKind::integer:
+      return std::to_string(value);
+    case FactKind::hex:
+      return format_hex(value);
+    case FactKind::size:
+      return format_size(value);
   }
   return {};
 }
@@ -665,7 +742,8 @@ void write_kernel(Yaml& out, const Kernel& kernel) {
   Yaml lines;
   if (kernel.arch) lines.line(2, "arch: " + std::string(name_of(*kernel.arch)));
   if (kernel.release) lines.line(2, "release: " + quoted(*kernel.release));
-  for (std::size_t f = 0; f < kFactCount<KernelFact>; ++f) write_fact(lines, 2, kernel.facts, static_cast<KernelFact>(f));
+  for (std::size_t f = 0; f < kFactCount<KernelFact>; ++f)
+    write_fact(lines, 2, kernel.facts, static_cast<KernelFact>(f));
   const std::string text = lines.take();
   if (text.empty()) return;
   out.line(0, "kernel:");
@@ -684,8 +762,10 @@ bool grouped(UnitFact f) {
     case UnitFact::domain_first:
     case UnitFact::domain_last:
     case UnitFact::dma_start:
-    case UnitFact::dma_last: return true;
-    default: return false;
+    case UnitFact::dma_last:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -715,7 +795,8 @@ void write_unit(Yaml& out, const Unit& u) {
 }
 
 std::string region_text(const ReservedRegion& r) {
-  return fmt::format("{{range: {}, type: {}}}", range_text(r.range), kReservedTypeNames[static_cast<std::size_t>(r.type)]);
+  return fmt::format("{{range: {}, type: {}}}", range_text(r.range),
+                     kReservedTypeNames[static_cast<std::size_t>(r.type)]);
 }
 
 void write_device(Yaml& out, const Host& host, const Device& d) {
@@ -748,9 +829,10 @@ std::string memory_text(const Memory& m) {
   std::string text;
   if (m.size) text = "size: " + format_size(*m.size);
   if (!m.size) {
-    text = "ranges: " + list_text(m.ranges, [](const MemoryRange& r) {
-             return fmt::format("{{gpa: {}, access: {}}}", range_text(r.gpa), r.access == Access::read_only ? "ro" : "rw");
-           });
+    text =
+        "ranges: " + list_text(m.ranges, [](const MemoryRange& r) {
+          return fmt::format("{{gpa: {}, access: {}}}", range_text(r.gpa), r.access == Access::read_only ? "ro" : "rw");
+        });
   }
   if (m.backing) text += ", backing: " + format_size(*m.backing);
   return "{" + text + "}";
@@ -833,7 +915,8 @@ std::string rule_text(const PolicyRule& rule) {
 void write_policy(Yaml& out, const Policy& policy) {
   out.line(0, "---\napiVersion: ioplan/v1\nkind: Policy\nname: " + quoted(policy.name));
   out.line(0, "coherency: " + std::string(kCoherencyPolicyNames[static_cast<std::size_t>(policy.coherency)]));
-  out.line(0, "assumed_coherency: " + std::string(kPermissionNames[static_cast<std::size_t>(policy.assumed_coherency)]));
+  out.line(0,
+           "assumed_coherency: " + std::string(kPermissionNames[static_cast<std::size_t>(policy.assumed_coherency)]));
   const std::vector<Objective> order(policy.objectives.begin(), policy.objectives.end());
   out.line(0, "objectives: " + list_text(order, [](Objective o) {
                 return std::string(kObjectiveNames[static_cast<std::size_t>(o)]);

@@ -4,8 +4,8 @@
 // sorted, references resolved, no group is split over two VMs, RAM is aligned to 4 KiB and disjoint. At most eight
 // groups are assigned in all, so that the oracle (oracle.h) can try every partition. The values are chosen so that
 // small differences matter (units of one host differ in a few bits) and ties are common; several sub-generators aim at
-// what uniform choice would never hit: odd cycles of `separate` rules, flags that exclude each other, scarce domain ids,
-// absent facts. tests/plan_random_test.cc asserts the mix.
+// what uniform choice would never hit: odd cycles of `separate` rules, flags that exclude each other, scarce domain
+// ids, absent facts. tests/plan_random_test.cc asserts the mix.
 #pragma once
 
 #include <cstdint>

@@ -483,6 +483,13 @@ class Stricter {
       add("no isolated msi", [d](Request& r) { r.host.devices[d].facts[DeviceFact::isolated_msi] = 0; });
     }
     for (std::size_t u = 0; u < request_.host.units.size(); ++u) unit(u);
+    kernel();
+  }
+
+  void kernel() {
+    add("large pages", [](Request& r) { r.host.kernel.facts[KernelFact::page_size] = 65536; });
+    add("old kernel", [](Request& r) { r.host.kernel.release = "6.12.43"; });
+    add("no isolated msi at all", [](Request& r) { r.host.kernel.facts[KernelFact::isolated_msi] = 0; });
   }
 
   void unit(std::size_t u) {
@@ -509,6 +516,15 @@ class Stricter {
     add("memory read-only", [v](Request& r) {
       r.vms[v].memory.size.reset();
       r.vms[v].memory.ranges = {{{0x40000000, 0x400fffff}, Access::read_only}};
+    });
+    add("half pages", [v](Request& r) {
+      r.vms[v].memory.size.reset();
+      r.vms[v].memory.ranges = {{{0x100000000, 0x100000fff}, Access::read_write}};
+    });
+    add("half kernel pages", [v](Request& r) {
+      r.host.kernel.facts[KernelFact::page_size] = 65536;
+      r.vms[v].memory.size.reset();
+      r.vms[v].memory.ranges = {{{0x100000000, 0x100000fff}, Access::read_write}};
     });
     for (const AssignedDevice& a : request_.vms[v].devices) {
       const std::string id = a.host ? request_.host.device(*a.host).id : a.mdev;

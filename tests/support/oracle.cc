@@ -185,10 +185,11 @@ CoverAnswer brute_force_cover(const CoverInstance& instance) {
     answer.values = *cost;
     answer.block_of = block_of;
   };
-  Partitions(instance.elements, [&](Mask block) { return !costs[block].empty(); }, visit).run();
+  Partitions(
+      instance.elements, [&](Mask block) { return !costs[block].empty(); }, visit)
+      .run();
   return answer;
 }
-
 
 // ------------------------------------------------------------------------------------------- KR 3: facts and registers
 
@@ -219,9 +220,9 @@ struct Table {
   std::uint64_t page_sizes = 0;
   bool enforces = false;
   // How the format lays out its tables (D5).
-  unsigned leaf_lg2 = 12;      // what the lowest level's entries map
+  unsigned leaf_lg2 = 12;  // what the lowest level's entries map
   unsigned bits_a_level = 9;
-  bool grows = false;          // starts with `levels` and grows until the last address fits
+  bool grows = false;             // starts with `levels` and grows until the last address fits
   std::uint64_t root_tables = 1;  // concatenated
   // Intel only.
   bool incoherent = false, sync_map = false;
@@ -472,9 +473,8 @@ struct Smmuv3 {
     tracks_dirty = unit.facts[UnitFact::httu].value_or(std::min<std::uint64_t>(bits(idr0, 7, 6), 2)) == 2 && coherent;
     constexpr std::array<unsigned, 8> kOutputBits = {32, 36, 40, 42, 44, 48, 52, 52};
     oas = kOutputBits[bits(idr5, 2, 0)];
-    granule = arm_granule(host,
-                          (bit(idr5, 4) ? 4 * kKiB : 0) | (bit(idr5, 5) ? 16 * kKiB : 0) | (bit(idr5, 6) ? 64 * kKiB : 0),
-                          oas);
+    granule = arm_granule(
+        host, (bit(idr5, 4) ? 4 * kKiB : 0) | (bit(idr5, 5) ? 16 * kKiB : 0) | (bit(idr5, 6) ? 64 * kKiB : 0), oas);
     const unsigned wide = bits(idr5, 11, 10) == 1 ? 52 : 48;
     s1_bits = std::min({wide, static_cast<unsigned>(of_kernel(host, KernelFact::va_bits)), granule.max_bits});
     s2_bits = std::min(oas, granule.max_bits);
@@ -574,14 +574,29 @@ std::optional<Table> allocate(const Host& host, DeviceIndex allocator, std::uint
   const Unit& unit = unit_of(host, device);
   std::optional<Table> t;
   switch (unit.driver) {
-    case Driver::intel: t = intel_allocate(host, unit, flags); break;
-    case Driver::amd: t = amd_allocate(host, unit, flags); break;
-    case Driver::smmuv3: t = smmuv3_allocate(host, unit, device, flags); break;
-    case Driver::smmuv2: t = smmuv2_allocate(host, unit, flags); break;
-    case Driver::virtio: t = virtio_allocate(host, unit, flags); break;
-    case Driver::riscv: break;  // no `.capable` op: its devices are never VFIO devices (KR 3.6)
-    case Driver::s390: t = s390_allocate(unit, flags); break;
-    case Driver::mock: t = mock_allocate(device, flags); break;
+    case Driver::intel:
+      t = intel_allocate(host, unit, flags);
+      break;
+    case Driver::amd:
+      t = amd_allocate(host, unit, flags);
+      break;
+    case Driver::smmuv3:
+      t = smmuv3_allocate(host, unit, device, flags);
+      break;
+    case Driver::smmuv2:
+      t = smmuv2_allocate(host, unit, flags);
+      break;
+    case Driver::virtio:
+      t = virtio_allocate(host, unit, flags);
+      break;
+    case Driver::riscv:
+      break;  // no `.capable` op: its devices are never VFIO devices (KR 3.6)
+    case Driver::s390:
+      t = s390_allocate(unit, flags);
+      break;
+    case Driver::mock:
+      t = mock_allocate(device, flags);
+      break;
   }
   if (!t) return std::nullopt;
   t->allocator = allocator;
@@ -597,15 +612,21 @@ bool attaches(const Host& host, const Table& h, const Device& device) {
   if (unit.driver != h.driver) return false;
   const bool same_unit = device.unit.value() == h.unit;
   switch (unit.driver) {
-    case Driver::intel: return intel_attaches(host, h, unit);
-    case Driver::amd: return amd_attaches(host, h, unit);
+    case Driver::intel:
+      return intel_attaches(host, h, unit);
+    case Driver::amd:
+      return amd_attaches(host, h, unit);
     case Driver::smmuv3:
       return same_unit && (!h.enforces || device.facts.value_or_stock(DeviceFact::canwbs) != 0);
     case Driver::smmuv2:
-    case Driver::virtio: return same_unit;
-    case Driver::riscv: return false;
-    case Driver::s390: return s390_attaches(host, h, unit);
-    case Driver::mock: return (h.flags & kDirtyTracking) == 0 || !mock_no_dirty(device);
+    case Driver::virtio:
+      return same_unit;
+    case Driver::riscv:
+      return false;
+    case Driver::s390:
+      return s390_attaches(host, h, unit);
+    case Driver::mock:
+      return (h.flags & kDirtyTracking) == 0 || !mock_no_dirty(device);
   }
   return false;
 }
@@ -615,10 +636,14 @@ bool has_cache_coherency(const Host& host, const Device& device) {
   const Unit& unit = unit_of(host, device);
   const bool coherent_walk = of_unit(unit, UnitFact::coherent) != 0;
   switch (unit.driver) {
-    case Driver::smmuv3: return coherent_walk;
-    case Driver::smmuv2: return coherent_walk || device.facts[DeviceFact::dma_coherent].value_or(0) != 0;
-    case Driver::riscv: return false;
-    default: return true;
+    case Driver::smmuv3:
+      return coherent_walk;
+    case Driver::smmuv2:
+      return coherent_walk || device.facts[DeviceFact::dma_coherent].value_or(0) != 0;
+    case Driver::riscv:
+      return false;
+    default:
+      return true;
   }
 }
 
@@ -626,23 +651,31 @@ bool has_cache_coherency(const Host& host, const Device& device) {
 bool can_enforce(const Host& host, const Device& device) {
   const Unit& unit = unit_of(host, device);
   switch (unit.driver) {
-    case Driver::intel: return bit(of_unit(unit, UnitFact::ecap), 7);
-    case Driver::amd: return true;
-    case Driver::smmuv3: return device.facts.value_or_stock(DeviceFact::canwbs) != 0;
-    default: return false;
+    case Driver::intel:
+      return bit(of_unit(unit, UnitFact::ecap), 7);
+    case Driver::amd:
+      return true;
+    case Driver::smmuv3:
+      return device.facts.value_or_stock(DeviceFact::canwbs) != 0;
+    default:
+      return false;
   }
 }
 
-// Could this device attach a HWPT to one of its PASIDs (KR 2.2)? The driver needs set_dev_pasid (KR 3.0: not amd's paging
-// domains, and no driver without the PASID flag), the IOMMU and the device need PASIDs (KR 3.1, 3.3, 8.2).
+// Could this device attach a HWPT to one of its PASIDs (KR 2.2)? The driver needs set_dev_pasid (KR 3.0: not amd's
+// paging domains, and no driver without the PASID flag), the IOMMU and the device need PASIDs (KR 3.1, 3.3, 8.2).
 bool can_attach_pasid(const Host& host, const Device& device) {
   const Unit& unit = unit_of(host, device);
   if (device.facts.value_or_stock(DeviceFact::pasid_bits) == 0) return false;
   switch (unit.driver) {
-    case Driver::intel: return Intel(host, unit).sm && bit(of_unit(unit, UnitFact::ecap), 40);
-    case Driver::smmuv3: return bits(of_unit(unit, UnitFact::idr1), 10, 6) > 0;
-    case Driver::mock: return true;
-    default: return false;
+    case Driver::intel:
+      return Intel(host, unit).sm && bit(of_unit(unit, UnitFact::ecap), 40);
+    case Driver::smmuv3:
+      return bits(of_unit(unit, UnitFact::idr1), 10, 6) > 0;
+    case Driver::mock:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -655,7 +688,8 @@ constexpr Range kSoftwareMsi = {0x08000000, 0x080fffff};
 // Those that the driver itself declares (KR 3.1 .. 3.8), when the document gives none.
 std::vector<ReservedRegion> own_regions(const Host& host, const Unit& unit) {
   switch (unit.driver) {
-    case Driver::intel: return {{kX86Msi, ReservedType::msi}};
+    case Driver::intel:
+      return {{kX86Msi, ReservedType::msi}};
     case Driver::amd: {
       std::vector<ReservedRegion> regions = {{kX86Msi, ReservedType::msi}};
       if (!Amd(host).ht_range_ignored) regions.push_back({kAmdHt, ReservedType::reserved});
@@ -663,7 +697,8 @@ std::vector<ReservedRegion> own_regions(const Host& host, const Unit& unit) {
     }
     case Driver::smmuv3:
     case Driver::smmuv2:
-    case Driver::virtio: return {{kSoftwareMsi, ReservedType::sw_msi}};
+    case Driver::virtio:
+      return {{kSoftwareMsi, ReservedType::sw_msi}};
     case Driver::s390: {
       std::vector<ReservedRegion> regions;
       const std::uint64_t start = of_unit(unit, UnitFact::dma_start), last = of_unit(unit, UnitFact::dma_last);
@@ -672,7 +707,8 @@ std::vector<ReservedRegion> own_regions(const Host& host, const Unit& unit) {
       return regions;
     }
     case Driver::riscv:
-    case Driver::mock: return {};
+    case Driver::mock:
+      return {};
   }
   return {};
 }
@@ -754,7 +790,8 @@ std::uint64_t page_table_bytes(const Table& t, const std::vector<MemoryRange>& m
   for (const MemoryRange& m : memory) {
     for (const Run& run : runs_of(m.gpa, t.page_sizes, backing)) {
       for (unsigned level = level_of_leaf(t, levels, run.leaf); level + 1 < levels; ++level) {
-        tables[level].add({table_index(t, level, run.start), table_index(t, level, run.start + run.leaf * run.count - 1)});
+        tables[level].add(
+            {table_index(t, level, run.start), table_index(t, level, run.start + run.leaf * run.count - 1)});
       }
     }
   }
@@ -787,8 +824,9 @@ bool selects(const Selector& s, const Device& device, const AssignedDevice& assi
   if (asks_and_misses(s.device, as_list(device.facts[DeviceFact::device]))) return false;
   if (asks_and_misses(s.numa, as_list(device.facts[DeviceFact::numa]))) return false;
   const auto code = device.facts[DeviceFact::device_class];
-  return s.device_class.empty() ||
-         (code && std::ranges::any_of(s.device_class, [&](const auto& m) { return (*code & m.mask) == (m.code & m.mask); }));
+  return s.device_class.empty() || (code && std::ranges::any_of(s.device_class, [&](const auto& m) {
+                                      return (*code & m.mask) == (m.code & m.mask);
+                                    }));
 }
 
 // Groups that end up in one HWPT by themselves or by a `together` rule.
@@ -806,7 +844,7 @@ struct Problem {
   std::uint64_t backing = k4KiB;
   std::vector<DeviceIndex> assigned;
   bool has_mdev = false;
-  std::vector<Item> items;  // by lowest assigned device
+  std::vector<Item> items;                                 // by lowest assigned device
   std::vector<std::pair<std::size_t, std::size_t>> apart;  // items
   std::optional<std::uint64_t> limit;
   std::vector<std::string> why;  // reasons that make the VM infeasible whatever the HWPTs
@@ -937,7 +975,8 @@ void check_group_members(Problem& p) {
 // KR 5.1: provenance of coherency, and who maintains the caches of a device that is not coherent.
 void check_dma_coherency(Problem& p, const Device& device) {
   const auto given = device.facts[DeviceFact::dma_coherent];
-  const bool coherent = given ? *given != 0 : arch_of(p.host()) == Arch::x86_64;  // PCI on x86: architecture
+  const bool mock = p.host().unit(*device.unit).driver == Driver::mock;                   // D9: does no DMA
+  const bool coherent = given ? *given != 0 : mock || arch_of(p.host()) == Arch::x86_64;  // PCI on x86: architecture
   if (!coherent && !p.vm().guest_cache_maintenance) p.why.push_back("not DMA coherent: " + device.id);
   if (given && device.dma_coherent_source == CoherencySource::assumed &&
       p.policy().assumed_coherency == Permission::refuse) {
@@ -957,9 +996,8 @@ void check_regions(Problem& p, const Device& device) {
 }
 
 bool aligned(const std::vector<MemoryRange>& memory, std::uint64_t alignment) {
-  return std::ranges::all_of(memory, [&](const MemoryRange& m) {
-    return m.gpa.start % alignment == 0 && (m.gpa.last + 1) % alignment == 0;
-  });
+  return std::ranges::all_of(
+      memory, [&](const MemoryRange& m) { return m.gpa.start % alignment == 0 && (m.gpa.last + 1) % alignment == 0; });
 }
 
 void check_assigned(Problem& p) {
@@ -972,7 +1010,8 @@ void check_assigned(Problem& p) {
       p.why.push_back("policy requires coherency: " + device.id);
     }
   }
-  if (p.has_mdev && p.policy().coherency == CoherencyPolicy::required) p.why.push_back("policy requires coherency: mdev");
+  if (p.has_mdev && p.policy().coherency == CoherencyPolicy::required)
+    p.why.push_back("policy requires coherency: mdev");
   if (p.has_mdev && !aligned(p.memory, page_size(p.host()))) p.why.push_back("memory is not aligned for mdev");
 }
 
@@ -1036,8 +1075,8 @@ void make_templates(Problem& p, std::uint8_t needed) {
   p.templates.clear();
   p.bytes.clear();
   p.accepts.clear();
-  const bool no_pasids = std::ranges::any_of(
-      p.assigned, [&](DeviceIndex d) { return !can_attach_pasid(p.host(), p.host().device(d)); });
+  const bool no_pasids =
+      std::ranges::any_of(p.assigned, [&](DeviceIndex d) { return !can_attach_pasid(p.host(), p.host().device(d)); });
   if ((needed & kPasid) != 0 && no_pasids) return;  // whatever the HWPT, the need is not met
   for (DeviceIndex d : p.assigned) {
     for (std::uint8_t flags = 0; flags < kHwptFlagSets; ++flags) {
@@ -1080,7 +1119,8 @@ Problem problem_of(const Request& request, std::size_t vm_index) {
   return p;
 }
 
-// --------------------------------------------------------------------------------------------- the search over partitions
+// --------------------------------------------------------------------------------------------- the search over
+// partitions
 
 // Items of one or of several VMs in one order; no block may hold items of two.
 struct Joint {
@@ -1116,9 +1156,8 @@ Block block_in(const Joint& j, Mask block) {
 }
 
 bool apart_inside(const Block& b) {
-  return std::ranges::any_of(b.problem->apart, [&](const auto& pair) {
-    return holds(b.items, pair.first) && holds(b.items, pair.second);
-  });
+  return std::ranges::any_of(
+      b.problem->apart, [&](const auto& pair) { return holds(b.items, pair.first) && holds(b.items, pair.second); });
 }
 
 std::vector<DeviceIndex> devices_of(const Block& b) {
@@ -1164,7 +1203,8 @@ ObjectiveValues cost_of(const Block& b, std::size_t t) {
     if (!table.enforces) cost[Objective::coherency] += p.items[i].enforceable;
   }
   cost[Objective::page_tables] = p.bytes[t];
-  cost[Objective::unneeded_flags] = static_cast<std::uint64_t>(std::popcount(static_cast<unsigned>(table.flags & ~needed)));
+  cost[Objective::unneeded_flags] =
+      static_cast<std::uint64_t>(std::popcount(static_cast<unsigned>(table.flags & ~needed)));
   return cost;
 }
 
@@ -1205,17 +1245,22 @@ std::optional<Pool> pool_of(const Host& host, UnitIndex index, unsigned stage) {
   const Unit& unit = host.unit(index);
   switch (unit.driver) {
     case Driver::intel:
-      return Pool{unit.id, less_used(pow2(4 + 2 * static_cast<unsigned>(bits(of_unit(unit, UnitFact::cap), 2, 0))) - 2, unit)};
-    case Driver::amd: return Pool{"amd", less_used(65535, unit)};
+      return Pool{unit.id,
+                  less_used(pow2(4 + 2 * static_cast<unsigned>(bits(of_unit(unit, UnitFact::cap), 2, 0))) - 2, unit)};
+    case Driver::amd:
+      return Pool{"amd", less_used(65535, unit)};
     case Driver::smmuv3: {
       const Smmuv3 smmu(host, unit);
       if (stage == 1) return Pool{"asid", less_used(pow2(smmu.asid_bits) - 1, unit)};
       return Pool{unit.id + " vmid", less_used(pow2(smmu.vmid_bits) - 1, unit)};
     }
-    case Driver::smmuv2: return Pool{unit.id, less_used(of_unit(unit, UnitFact::context_banks), unit)};
+    case Driver::smmuv2:
+      return Pool{unit.id, less_used(of_unit(unit, UnitFact::context_banks), unit)};
     case Driver::virtio:
-      return Pool{unit.id, less_used(of_unit(unit, UnitFact::domain_last) - of_unit(unit, UnitFact::domain_first) + 1, unit)};
-    default: return std::nullopt;
+      return Pool{unit.id,
+                  less_used(of_unit(unit, UnitFact::domain_last) - of_unit(unit, UnitFact::domain_first) + 1, unit)};
+    default:
+      return std::nullopt;
   }
 }
 
@@ -1241,7 +1286,7 @@ enum class Pools : bool { ignored, kept };
 
 struct Solution {
   ObjectiveValues cost;
-  std::vector<Mask> blocks;           // of slots, in order
+  std::vector<Mask> blocks;            // of slots, in order
   std::vector<std::size_t> templates;  // by block, of the VM that the block belongs to
 };
 
@@ -1265,7 +1310,8 @@ class Search {
 
  private:
   void consider(const std::vector<Mask>& blocks) {
-    if (std::ranges::any_of(blocks, [&](Mask m) { return options_[m].least.empty(); }) || !within_limits(blocks)) return;
+    if (std::ranges::any_of(blocks, [&](Mask m) { return options_[m].least.empty(); }) || !within_limits(blocks))
+      return;
     const auto cost = least_cost(blocks);
     if (!cost) return;
     fewest_ = best_ ? std::min(fewest_, blocks.size()) : blocks.size();
@@ -1611,11 +1657,16 @@ namespace {
 bool asked_by_selectors(const Policy& policy, DeviceFact fact) {
   const auto asks = [&](const Selector& s) {
     switch (fact) {
-      case DeviceFact::device_class: return !s.device_class.empty();
-      case DeviceFact::vendor: return !s.vendor.empty();
-      case DeviceFact::device: return !s.device.empty();
-      case DeviceFact::numa: return !s.numa.empty();
-      default: return false;
+      case DeviceFact::device_class:
+        return !s.device_class.empty();
+      case DeviceFact::vendor:
+        return !s.vendor.empty();
+      case DeviceFact::device:
+        return !s.device.empty();
+      case DeviceFact::numa:
+        return !s.numa.empty();
+      default:
+        return false;
     }
   };
   return std::ranges::any_of(policy.rules, [&](const PolicyRule& rule) {
@@ -1629,19 +1680,26 @@ bool asked_by_selectors(const Policy& policy, DeviceFact fact) {
 // Facts that some rule above reads. The rest (idr1, idr3, pasid_bits, ...) decides nothing, whatever its value.
 bool read_by_rules(const Request& request, Driver driver, DeviceFact fact) {
   switch (fact) {
-    case DeviceFact::dma_coherent: return arch_of(request.host) != Arch::x86_64;
-    case DeviceFact::canwbs: return driver == Driver::smmuv3;
-    case DeviceFact::pasid_bits: return true;
-    default: return asked_by_selectors(request.policy, fact);
+    case DeviceFact::dma_coherent:
+      return driver != Driver::mock && arch_of(request.host) != Arch::x86_64;
+    case DeviceFact::canwbs:
+      return driver == Driver::smmuv3;
+    case DeviceFact::pasid_bits:
+      return true;
+    default:
+      return asked_by_selectors(request.policy, fact);
   }
 }
 
 bool read_by_rules(const Unit& unit, UnitFact fact) {
   switch (fact) {
-    case UnitFact::httu: return false;  // IDR0 says, unless firmware overrides it
+    case UnitFact::httu:
+      return false;  // IDR0 says, unless firmware overrides it
     case UnitFact::features:
-    case UnitFact::oas: return false;  // stand for idr words, which the generator always gives or leaves out alone
-    default: return (row_of(fact).drivers & driver_set(unit.driver)) != 0;
+    case UnitFact::oas:
+      return false;  // stand for idr words, which the generator always gives or leaves out alone
+    default:
+      return (row_of(fact).drivers & driver_set(unit.driver)) != 0;
   }
 }
 
@@ -1650,12 +1708,16 @@ void add_if_absent(std::vector<AbsentFact>& absent, const Facts<Fact>& facts, Fa
                    std::size_t index, const std::string& path) {
   const FactRow& row = row_of(fact);
   if (facts[fact] || row.stock || row.candidates.empty()) return;
-  absent.push_back({of, index, static_cast<std::size_t>(fact), {row.candidates.begin(), row.candidates.end()},
+  absent.push_back({of,
+                    index,
+                    static_cast<std::size_t>(fact),
+                    {row.candidates.begin(), row.candidates.end()},
                     path + "." + std::string(row.key)});
 }
 
 // Judges every completion; stops at the first that differs.
-bool all_alike(Request& request, const std::vector<AbsentFact>& absent, std::size_t next, std::optional<Answer>& first) {
+bool all_alike(Request& request, const std::vector<AbsentFact>& absent, std::size_t next,
+               std::optional<Answer>& first) {
   if (next == absent.size()) {
     const Answer answer = judge(request);
     if (!first) first = answer;
@@ -1671,9 +1733,15 @@ bool all_alike(Request& request, const std::vector<AbsentFact>& absent, std::siz
 
 void set_fact(Host& host, const AbsentFact& absent, std::uint64_t value) {
   switch (absent.of) {
-    case AbsentFact::Of::kernel: host.kernel.facts[static_cast<KernelFact>(absent.fact)] = value; break;
-    case AbsentFact::Of::unit: host.units[absent.index].facts[static_cast<UnitFact>(absent.fact)] = value; break;
-    case AbsentFact::Of::device: host.devices[absent.index].facts[static_cast<DeviceFact>(absent.fact)] = value; break;
+    case AbsentFact::Of::kernel:
+      host.kernel.facts[static_cast<KernelFact>(absent.fact)] = value;
+      break;
+    case AbsentFact::Of::unit:
+      host.units[absent.index].facts[static_cast<UnitFact>(absent.fact)] = value;
+      break;
+    case AbsentFact::Of::device:
+      host.devices[absent.index].facts[static_cast<DeviceFact>(absent.fact)] = value;
+      break;
   }
 }
 

@@ -25,10 +25,10 @@ namespace ioplan::oracle {
 
 struct CoverAnswer {
   bool feasible = false;
-  ObjectiveValues values;                // of the best partition under the instance's order
-  std::vector<std::uint32_t> block_of;   // the canonical one among the best
-  std::size_t fewest_blocks = 0;         // of any admissible partition, whatever the order of objectives
-  std::size_t clique = 0;                // largest set of elements no two of which may share a block
+  ObjectiveValues values;               // of the best partition under the instance's order
+  std::vector<std::uint32_t> block_of;  // the canonical one among the best
+  std::size_t fewest_blocks = 0;        // of any admissible partition, whatever the order of objectives
+  std::size_t clique = 0;               // largest set of elements no two of which may share a block
 };
 
 // Requires: at most 9 elements (21147 partitions).
@@ -70,17 +70,17 @@ struct Ioas {
 struct Answer {
   bool feasible = false;
   ObjectiveValues objectives;
-  std::vector<Ioas> ioas;               // by VM
-  std::vector<Hwpt> hwpts;              // by lowest device
+  std::vector<Ioas> ioas;   // by VM
+  std::vector<Hwpt> hwpts;  // by lowest device
   bool noncoherent_dma = false;
   std::vector<std::string> because;
   std::uint64_t pinned_bytes = 0, page_table_bytes = 0, memlock_bytes = 0;
   std::vector<std::string> preferences;  // adopted: "vm.need"
 
   // Not part of a plan; for the mix of instances and for checking proofs.
-  std::size_t fewest_hwpts = 0;   // of any admissible partition of all VMs
-  std::size_t clique = 0;         // most groups (of all VMs) no two of which may share a HWPT
-  std::vector<std::string> why;   // one line for each reason that makes a VM infeasible by itself (diagnostics only)
+  std::size_t fewest_hwpts = 0;  // of any admissible partition of all VMs
+  std::size_t clique = 0;        // most groups (of all VMs) no two of which may share a HWPT
+  std::vector<std::string> why;  // one line for each reason that makes a VM infeasible by itself (diagnostics only)
 };
 
 // Equal in everything that a Plan document fixes.

@@ -387,6 +387,9 @@ class LittleIommufd {
     if (!attached.insert(s.device).second) return refuse("attached twice");
     if (is_mdev(r_, s.device)) {
       ioas[s.ioas].mediated.insert(s.device);
+      for (const MemoryRange& m : memory_of(r_, *vm_of_device(r_, s.device))) {
+        if (m.gpa.start % page_of(r_) != 0 || (m.gpa.last + 1) % page_of(r_) != 0) return refuse("EADDRINUSE");
+      }
       return s.hwpt.empty() ? void() : refuse("a mediated device has no HWPT");
     }
     const DeviceQuantities q = quantities(r_, law_, *vm_of_device(r_, s.device), *r_.host.find_device(s.device));
