@@ -99,26 +99,33 @@ CoverInstance platform_like(std::size_t elements, Dice& dice) {
 CoverInstance cover_instance(Family family, std::size_t elements, std::uint64_t seed) {
   Dice dice(seed * 1'000'003 + elements * 31 + static_cast<std::uint64_t>(family));
   switch (family) {
-    case Family::R: return random_accepts(elements, 5, dice);
-    case Family::S: return random_accepts(elements, 0, dice);
-    case Family::H: break;
+    case Family::R:
+      return random_accepts(elements, 5, dice);
+    case Family::S:
+      return random_accepts(elements, 0, dice);
+    case Family::H:
+      break;
   }
   return platform_like(elements, dice);
 }
 
-CoverInstance with_costs(CoverInstance instance) {
+CoverInstance with_costs(Family family, CoverInstance instance) {
+  ElementSet enforced(instance.elements);
   for (std::size_t c = 0; c < instance.candidates.size(); ++c) {
-    const Configuration is = configuration(c);
     CoverCandidate& candidate = instance.candidates[c];
-    candidate.page_table_bytes = is.wide ? 16384 : 12288;
-    candidate.unneeded_flags = (is.dirty ? 1U : 0U) + (is.nesting ? 1U : 0U);
-    candidate.enforces = is.coherency;
-  }
-  for (std::size_t e = 0; e < instance.elements; ++e) {
-    for (std::size_t c = 0; c < instance.candidates.size(); ++c) {
-      if (configuration(c).coherency && instance.candidates[c].accepts[e]) instance.enforceable[e] = 1;
+    if (family == Family::H) {
+      const Configuration is = configuration(c);
+      candidate.page_table_bytes = is.wide ? 16384 : 12288;
+      candidate.unneeded_flags = (is.dirty ? 1U : 0U) + (is.nesting ? 1U : 0U);
+      candidate.enforces = is.coherency;
+    } else {
+      candidate.page_table_bytes = 4096 * (c % 3 + 1);
+      candidate.unneeded_flags = c % 2;
+      candidate.enforces = c % 5 != 0;
     }
+    if (candidate.enforces) enforced |= candidate.accepts;
   }
+  for (std::size_t e = 0; e < instance.elements; ++e) instance.enforceable[e] = enforced[e] ? 1 : 0;
   return instance;
 }
 

@@ -1,8 +1,8 @@
 #include "bench/synthetic_host.h"
 
-#include <algorithm>
-
 #include <fmt/format.h>
+
+#include <algorithm>
 
 namespace ioplan::bench {
 
@@ -10,14 +10,16 @@ namespace {
 
 constexpr std::uint64_t kCap = 0x19ed008c40780c66, kEcap = 0x3ef9ea6f050df;  // Sapphire Rapids
 
-// Bits of capability that tell variants apart: a unit lacks those whose bit is set in its variant's number.
+constexpr unsigned kSecondStage = 46, kFirstStage = 47;  // ECAP
+
+// Bits of capability that tell variants apart: a unit lacks those whose bit is set in its variant's number. The lowest
+// bit of the number chooses between units with only a first and only a second stage, which never share a HWPT.
 struct Bit {
   bool ecap;
   unsigned position;
 };
-constexpr std::array<Bit, 6> kBits = {{
+constexpr std::array<Bit, 5> kBits = {{
     {true, 7},    // snoop control
-    {true, 47},   // first stage
     {false, 35},  // 1G pages, second stage
     {false, 56},  // 1G pages, first stage
     {true, 26},   // nesting
@@ -27,9 +29,9 @@ constexpr std::array<Bit, 6> kBits = {{
 Unit unit(std::size_t number, std::size_t variant) {
   Unit u;
   u.id = fmt::format("dmar{}", number);
-  std::uint64_t cap = kCap, ecap = kEcap;
+  std::uint64_t cap = kCap, ecap = kEcap & ~(std::uint64_t{1} << (variant % 2 == 0 ? kSecondStage : kFirstStage));
   for (std::size_t b = 0; b < kBits.size(); ++b) {
-    if ((variant >> b & 1) != 0) (kBits[b].ecap ? ecap : cap) &= ~(std::uint64_t{1} << kBits[b].position);
+    if ((variant >> (b + 1) & 1) != 0) (kBits[b].ecap ? ecap : cap) &= ~(std::uint64_t{1} << kBits[b].position);
   }
   u.facts[UnitFact::cap] = cap;
   u.facts[UnitFact::ecap] = ecap;
@@ -70,7 +72,8 @@ Request synthetic_request(const HostShape& shape) {
   vm.memory.backing = 4096;
   vm.machine.type = MachineType::q35;
   vm.machine.cpu_vendor = CpuVendor::intel;
-  for (std::size_t f = 0; f < shape.functions; ++f) vm.devices.push_back({DeviceIndex(f), "", fmt::format("vf{}", f), {}});
+  for (std::size_t f = 0; f < shape.functions; ++f)
+    vm.devices.push_back({DeviceIndex(f), "", fmt::format("vf{}", f), {}});
   request.vms.push_back(std::move(vm));
   return request;
 }
@@ -91,7 +94,8 @@ std::string to_yaml(const Request& request) {
                    "  - id: \"{}\"\n    iommu: {}\n    group: {}\n    class: {:#08x}\n    vendor: {:#x}\n"
                    "    device: {:#x}\n    name: {}\n    numa: {}\n    reserved:\n",
                    d.id, host.unit(*d.unit).id, *d.group, d.facts.at(DeviceFact::device_class),
-                   d.facts.at(DeviceFact::vendor), d.facts.at(DeviceFact::device), d.name, d.facts.at(DeviceFact::numa));
+                   d.facts.at(DeviceFact::vendor), d.facts.at(DeviceFact::device), d.name,
+                   d.facts.at(DeviceFact::numa));
     for (const ReservedRegion& r : *d.reserved) {
       fmt::format_to(out, "      - {{range: [{:#x}, {:#x}], type: msi}}\n", r.range.start, r.range.last);
     }
@@ -108,7 +112,9 @@ std::string to_yaml(const Request& request) {
 std::string to_json(const Request& request) {
   const Host& host = request.host;
   std::string units, devices, assigned;
-  const auto item = [](std::string& list, const std::string& text) { list += (list.empty() ? "\n    " : ",\n    ") + text; };
+  const auto item = [](std::string& list, const std::string& text) {
+    list += (list.empty() ? "\n    " : ",\n    ") + text;
+  };
   for (const Unit& u : host.units) {
     item(units, fmt::format(R"({{"id": "{}", "driver": "intel", "cap": "{:#x}", "ecap": "{:#x}"}})", u.id,
                             u.facts.at(UnitFact::cap), u.facts.at(UnitFact::ecap)));
@@ -118,24 +124,25 @@ std::string to_json(const Request& request) {
     for (const ReservedRegion& r : *d.reserved) {
       reserved += fmt::format(R"({{"range": ["{:#x}", "{:#x}"], "type": "msi"}})", r.range.start, r.range.last);
     }
-    item(devices,
-         fmt::format(R"({{"id": "{}", "iommu": "{}", "group": {}, "class": "{:#08x}", "vendor": "{:#x}", )"
-                     R"("device": "{:#x}", "name": "{}", "numa": {}, "reserved": [{}]}})",
-                     d.id, host.unit(*d.unit).id, *d.group, d.facts.at(DeviceFact::device_class),
-                     d.facts.at(DeviceFact::vendor), d.facts.at(DeviceFact::device), d.name,
-                     d.facts.at(DeviceFact::numa), reserved));
+    item(devices, fmt::format(R"({{"id": "{}", "iommu": "{}", "group": {}, "class": "{:#08x}", "vendor": "{:#x}", )"
+                              R"("device": "{:#x}", "name": "{}", "numa": {}, "reserved": [{}]}})",
+                              d.id, host.unit(*d.unit).id, *d.group, d.facts.at(DeviceFact::device_class),
+                              d.facts.at(DeviceFact::vendor), d.facts.at(DeviceFact::device), d.name,
+                              d.facts.at(DeviceFact::numa), reserved));
   }
   for (const AssignedDevice& a : request.vms[0].devices) {
     item(assigned, fmt::format(R"({{"host": "{}", "name": "{}"}})", host.device(*a.host).id, a.name));
   }
   return fmt::format(
-      R"([{{"apiVersion": "ioplan/v1", "kind": "Host", "name": "synthetic",
-  "kernel": {{"arch": "x86_64", "release": "7.2.13", "page_size": "4KiB", "intel_iommu_sm": true, "isolated_msi": true}},
+      R"({{"apiVersion": "ioplan/v1", "kind": "Host", "name": "synthetic",
+  "kernel": {{"arch": "x86_64", "release": "7.2.13", "page_size": "4KiB",
+             "intel_iommu_sm": true, "isolated_msi": true}},
   "iommus": [{}],
-  "devices": [{}]}},
- {{"apiVersion": "ioplan/v1", "kind": "VirtualMachine", "name": "vm0",
+  "devices": [{}]}}
+---
+{{"apiVersion": "ioplan/v1", "kind": "VirtualMachine", "name": "vm0",
   "memory": {{"size": "64GiB", "backing": "4KiB"}}, "machine": {{"type": "q35", "cpu_vendor": "intel"}},
-  "devices": [{}]}}]
+  "devices": [{}]}}
 )",
       units, devices, assigned);
 }

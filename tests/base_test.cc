@@ -7,9 +7,11 @@
 #include <bitset>
 #include <limits>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "engine/base/digest.h"
 #include "engine/base/error.h"
 #include "engine/base/range.h"
 #include "engine/base/text.h"
@@ -184,6 +186,36 @@ TEST(NearestName, FindsSlipsOnly) {
   EXPECT_FALSE(nearest_name("memory", names));
   EXPECT_FALSE(nearest_name("", names));
   EXPECT_FALSE(nearest_name("pasid", {}));
+}
+
+std::string digest_of(const std::vector<std::string>& texts) {
+  Digest digest;
+  for (const std::string& text : texts) digest.add(text);
+  return digest.uuid();
+}
+
+TEST(Digest, TellsSequencesApart) {
+  EXPECT_NE(digest_of({"ab", "c"}), digest_of({"a", "bc"}));
+  EXPECT_NE(digest_of({"ab", ""}), digest_of({"ab"}));
+  EXPECT_NE(digest_of({std::string("a\0", 2)}), digest_of({"a"}));
+  Digest word;
+  word.add(std::uint64_t{0x61});
+  EXPECT_NE(word.uuid(), digest_of({"a"}));
+  std::set<std::string> seen;
+  for (std::uint64_t a = 0; a < 64; ++a) {
+    for (std::uint64_t b = 0; b < 64; ++b) {
+      Digest digest;
+      digest.add(std::uint64_t{1} << a);
+      digest.add(std::uint64_t{1} << b);
+      EXPECT_TRUE(seen.insert(digest.uuid()).second) << a << ' ' << b;
+    }
+  }
+}
+
+// Plans name hosts by it: a change here makes every written plan a plan for another host.
+TEST(Digest, IsTheSameEverywhere) {
+  EXPECT_EQ(digest_of({"dmar0", "a text longer than sixteen bytes"}), "5f8b49a6-38f5-8c25-904f-bf0578c45f5f");
+  EXPECT_EQ(digest_of({}), "00000000-0000-8000-8000-000000000000");
 }
 
 TEST(Error, IsTextWithAPlaceAndAdvice) {

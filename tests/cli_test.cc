@@ -1,25 +1,25 @@
 // The program as a shell sees it: exit codes, which stream says what, and every bad input's exact message.
 //
 // The contract (README.md): 0 yes, 1 no, 2 usage or bad input, 3 undecided; stdout is the result and stays empty on 2;
-// diagnostics go to stderr, one line each, the place first, advice on a `help:` line. Runs the built program in a folder of
-// its own. tests/examples_test.cc holds what it prints for the examples; tests/document_test.cc every error of documents.
+// diagnostics go to stderr, one line each, the place first, advice on a `help:` line. Runs the built program in a
+// folder of its own. tests/examples_test.cc holds what it prints for the examples; tests/document_test.cc every error
+// of documents.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
 #include <vector>
-
-#include <fmt/format.h>
-#include <nlohmann/json.hpp>
-#include <yaml-cpp/yaml.h>
 
 #include "constraints/catalog.h"
 
@@ -64,7 +64,8 @@ class Cli : public ::testing::Test {
     argv.push_back(nullptr);
     const pid_t child = fork();
     if (child == 0) {
-      const int out = open("stdout", O_CREAT | O_TRUNC | O_WRONLY, 0644), err = open("stderr", O_CREAT | O_TRUNC | O_WRONLY, 0644);
+      const int out = open("stdout", O_CREAT | O_TRUNC | O_WRONLY, 0644),
+                err = open("stderr", O_CREAT | O_TRUNC | O_WRONLY, 0644);
       dup2(out, 1);
       dup2(err, 2);
       execv(argv[0], argv.data());
@@ -110,10 +111,13 @@ TEST_F(Cli, SaysYesNoAndUndecided) {
   EXPECT_EQ(no.err, "");
   EXPECT_NE(no.out.find("1:1 mapping"), std::string::npos) << no.out;
 
-  write("host.yaml", "apiVersion: ioplan/v1\nkind: Host\niommus: [{id: u, driver: intel, cap: 0xd2008c40660462}]\n"
-                     "devices: [{id: d, iommu: u, group: 1}]\n");
-  write("vm.yaml", "apiVersion: ioplan/v1\nkind: VirtualMachine\nname: v\nmemory: {size: 1GiB}\nmachine: {type: q35, cpu_vendor: intel}\n"
-                   "devices: [{host: d}]\n");
+  write("host.yaml",
+        "apiVersion: ioplan/v1\nkind: Host\niommus: [{id: u, driver: intel, cap: 0xd2008c40660462}]\n"
+        "devices: [{id: d, iommu: u, group: 1}]\n");
+  write("vm.yaml",
+        "apiVersion: ioplan/v1\nkind: VirtualMachine\nname: v\nmemory: {size: 1GiB}\nmachine: {type: q35, cpu_vendor: "
+        "intel}\n"
+        "devices: [{host: d}]\n");
   const Ran undecided = run({"plan", "host.yaml", "vm.yaml", "-o", "json"});
   EXPECT_EQ(undecided.exit, 3);
   const auto plan = nlohmann::json::parse(undecided.out);
@@ -126,12 +130,16 @@ TEST_F(Cli, UsageErrors) {
   expect_bad(ran("paln x"), "error: no command `paln`\nhelp: did you mean `plan`?\n");
   expect_bad(ran("frobnicate"), "error: no command `frobnicate`\nhelp: `ioplan --help` lists the commands\n");
   expect_bad(ran("plan"), "error: FILE is required\nhelp: `ioplan plan --help` shows how\n");
-  expect_bad(ran("plan --bogus x"), "error: the following argument was not expected: --bogus\nhelp: `ioplan plan --help` shows how\n");
-  expect_bad(ran("plan -o xml x"), "error: --output: xml not in {text,json,yaml}\nhelp: `ioplan plan --help` shows how\n");
+  expect_bad(ran("plan --bogus x"),
+             "error: the following argument was not expected: --bogus\nhelp: `ioplan plan --help` shows how\n");
+  expect_bad(ran("plan -o xml x"),
+             "error: --output: xml not in {text,json,yaml}\nhelp: `ioplan plan --help` shows how\n");
   expect_bad(ran("plan -o 1 x"), "error: --output: 1 not in {text,json,yaml}\nhelp: `ioplan plan --help` shows how\n");
-  expect_bad(ran("plan --solver guess x"), "error: --solver: guess not in {cover,symbolic}\nhelp: `ioplan plan --help` shows how\n");
+  expect_bad(ran("plan --solver guess x"),
+             "error: --solver: guess not in {cover,symbolic}\nhelp: `ioplan plan --help` shows how\n");
   expect_bad(ran("check"), "error: PLAN is required\nhelp: `ioplan check --help` shows how\n");
-  expect_bad(ran("rules a b"), "error: the following argument was not expected: b\nhelp: `ioplan rules --help` shows how\n");
+  expect_bad(ran("rules a b"),
+             "error: the following argument was not expected: b\nhelp: `ioplan rules --help` shows how\n");
 }
 
 TEST_F(Cli, HelpHasAnExampleForEveryCommand) {
@@ -145,7 +153,9 @@ TEST_F(Cli, HelpHasAnExampleForEveryCommand) {
     EXPECT_EQ(help.err, "");
     const std::size_t example = help.out.find("Example:\n");
     ASSERT_NE(example, std::string::npos) << help.out;
-    EXPECT_NE(help.out.find("\n  ioplan " + std::string(command) + (command == std::string("rules") ? "" : " "), example), std::string::npos)
+    EXPECT_NE(
+        help.out.find("\n  ioplan " + std::string(command) + (command == std::string("rules") ? "" : " "), example),
+        std::string::npos)
         << help.out;
   }
   EXPECT_TRUE(ran("--version").out.starts_with("ioplan "));
@@ -166,8 +176,9 @@ TEST_F(Cli, RulesListsAllAndExplainsOne) {
   }
   const Ran one = ran("rules intel.second-stage.levels");
   EXPECT_EQ(one.exit, 0);
-  for (const char* part : {"intel.second-stage.levels\n", "The target unit must walk exactly", "asked:  attach",
-                           "paging_domain_compatible_second_stage", "EINVAL", "hwpt.level_bit within device.walk_levels"}) {
+  for (const char* part :
+       {"intel.second-stage.levels\n", "The target unit must walk exactly", "asked:  attach",
+        "paging_domain_compatible_second_stage", "EINVAL", "hwpt.level_bit within device.walk_levels"}) {
     EXPECT_NE(one.out.find(part), std::string::npos) << part << "\n" << one.out;
   }
   EXPECT_NE(ran("rules intel.first-stage.width").out.find("not checked by Linux"), std::string::npos);
@@ -222,7 +233,9 @@ TEST_F(Cli, CheckReadsOnlyPlans) {
   const Ran host = ran("check three-drhd/host three-drhd/host three-drhd/vm");
   EXPECT_EQ(host.exit, 2);
   EXPECT_EQ(host.out, "");
-  EXPECT_NE(host.err.find("error: a Host is not a Plan\nhelp: `ioplan plan -o json` prints a Plan\n"), std::string::npos) << host.err;
+  EXPECT_NE(host.err.find("error: a Host is not a Plan\nhelp: `ioplan plan -o json` prints a Plan\n"),
+            std::string::npos)
+      << host.err;
   expect_bad(ran(std::string("check plan.json") + kDrhd),
              "plan.json: error: cannot open `plan.json`: No such file or directory\nhelp: check the path\n");
 }
@@ -243,9 +256,11 @@ TEST_F(Cli, ExplainSaysWhyAndWhyNot) {
   EXPECT_NE(why_not.out.find("REFUSES"), std::string::npos) << why_not.out;
   EXPECT_NE(why_not.out.find(stranger + " may not join hwpt0."), std::string::npos) << why_not.out;
   const std::string member = plan["hwpts"][0]["devices"][0];
-  EXPECT_NE(ran("explain plan.json why-not " + member + " hwpt0" + files).out.find(member + " may join hwpt0."), std::string::npos);
+  EXPECT_NE(ran("explain plan.json why-not " + member + " hwpt0" + files).out.find(member + " may join hwpt0."),
+            std::string::npos);
 
-  expect_bad(ran("explain plan.json why-not " + member + " hwpt9" + files), "error: the plan has no `hwpt9`\nhelp: it has hwpt0 hwpt1\n");
+  expect_bad(ran("explain plan.json why-not " + member + " hwpt9" + files),
+             "error: the plan has no `hwpt9`\nhelp: it has hwpt0 hwpt1\n");
   expect_bad(ran("explain plan.json why-not nobody hwpt0" + files),
              "error: the host has no device `nobody`\nhelp: name a device of the Host document\n");
   expect_bad(ran("explain plan.json why-not " + member + " hwpt0"),
@@ -272,7 +287,8 @@ std::vector<Question> questions() {
       const std::string stem = file.path().stem().string();
       const std::string text = read_file(file.path());
       if (text.find("kind: VirtualMachine") != std::string::npos && stem != "host") vms.push_back(folder + "/" + stem);
-      if (text.find("kind: Policy") != std::string::npos && stem != "host") policies.push_back(" " + folder + "/" + stem);
+      if (text.find("kind: Policy") != std::string::npos && stem != "host")
+        policies.push_back(" " + folder + "/" + stem);
     }
     for (const std::string& vm : vms) {
       for (const std::string& policy : policies) found.push_back({folder + "/host " + vm + policy, 0});
@@ -292,7 +308,8 @@ TEST_F(Cli, SymbolicSolverAgreesOnTheExamples) {
     EXPECT_EQ(symbolic.exit, cover.exit) << symbolic.err;
     EXPECT_EQ(symbolic.out, cover.out);
     if (cover.exit == 3) continue;
-    EXPECT_TRUE(symbolic.err.starts_with("z3 agrees: ") || symbolic.err.starts_with("warning: z3 gave up")) << symbolic.err;
+    EXPECT_TRUE(symbolic.err.starts_with("z3 agrees: ") || symbolic.err.starts_with("warning: z3 gave up"))
+        << symbolic.err;
     agreed += symbolic.err.starts_with("z3 agrees: ");
   }
   EXPECT_GE(agreed, 12U);
@@ -376,7 +393,8 @@ struct Bad {
 
 std::vector<Bad> bad_hosts() {
   return {
-      {"unknown.yaml", kHost + "iomus: []\n", "unknown.yaml:3:1: error: unknown key `iomus` in `Host`\nhelp: did you mean `iommus`?\n"},
+      {"unknown.yaml", kHost + "iomus: []\n",
+       "unknown.yaml:3:1: error: unknown key `iomus` in `Host`\nhelp: did you mean `iommus`?\n"},
       {"duplicate.yaml", kHost + "iommus: []\niommus: []\n",
        "duplicate.yaml:4:1: error: duplicate key `iommus`; the first is at duplicate.yaml:3:1\n"},
       {"duplicate.json", R"({"apiVersion": "ioplan/v1", "kind": "Host", "kind": "Host"})",
@@ -387,21 +405,29 @@ std::vector<Bad> bad_hosts() {
       {"wide.yaml", kHost + "iommus: [{id: a, driver: intel, cap: 0x1d2008c4066046200, ecap: 0}]\n",
        "wide.yaml:3:38: error: `0x1d2008c4066046200` in `cap` does not fit in 64 bits\n"},
       {"unit.yaml", kHost + "devices: [{id: d, iommu: nope}]\n",
-       "unit.yaml:3:26: error: device `d` is behind `nope`, which is not among the units\nhelp: list it under `iommus`\n"},
+       "unit.yaml:3:26: error: device `d` is behind `nope`, which is not among the units\nhelp: list it under "
+       "`iommus`\n"},
       {"twice.yaml", kHost + "devices: [{id: d}, {id: d}]\n",
        "twice.yaml:3:20: error: two devices with the id `d`; the first is at twice.yaml:3:11\n"},
       {"bomb.yaml", "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n",
        "bomb.yaml:1:4: error: YAML anchors are not supported\nhelp: write the value out where it is meant\n"},
-      {"junk.yaml", std::string("\x7f" "ELF\x02\x01\x01\x00\x00", 9),
-       "junk.yaml:1:5: error: not text: byte `0x02` is a control character\nhelp: documents are UTF-8 text, YAML or JSON\n"},
-      {"latin1.yaml", kHost + "name: caf\xe9\n", "latin1.yaml:3:10: error: not text: byte `0xe9` is not UTF-8\nhelp: documents are UTF-8 text, YAML or JSON\n"},
-      {"empty.yaml", "", "empty.yaml: error: the file is empty\nhelp: write a document that starts with `apiVersion: ioplan/v1`\n"},
+      {"junk.yaml",
+       std::string("\x7f"
+                   "ELF\x02\x01\x01\x00\x00",
+                   9),
+       "junk.yaml:1:5: error: not text: byte `0x02` is a control character\nhelp: documents are UTF-8 text, YAML or "
+       "JSON\n"},
+      {"latin1.yaml", kHost + "name: caf\xe9\n",
+       "latin1.yaml:3:10: error: not text: byte `0xe9` is not UTF-8\nhelp: documents are UTF-8 text, YAML or JSON\n"},
+      {"empty.yaml", "",
+       "empty.yaml: error: the file is empty\nhelp: write a document that starts with `apiVersion: ioplan/v1`\n"},
       {"version.yaml", "apiVersion: ioplan/v2\nkind: Host\n",
        "version.yaml:1:13: error: unknown value `ioplan/v2` of `apiVersion`\nhelp: did you mean `ioplan/v1`?\n"},
       {"kind.yaml", "apiVersion: ioplan/v1\nkind: Hst\n",
        "kind.yaml:2:7: error: unknown value `Hst` of `kind`\nhelp: did you mean `Host`?\n"},
-      {"scalar.yaml", "x", "scalar.yaml:1:1: error: a document must be a map, not a single value\n"
-                           "help: start it with `apiVersion: ioplan/v1` and `kind: Host`, for example\n"},
+      {"scalar.yaml", "x",
+       "scalar.yaml:1:1: error: a document must be a map, not a single value\n"
+       "help: start it with `apiVersion: ioplan/v1` and `kind: Host`, for example\n"},
       {"cut.json", R"({"apiVersion": "ioplan/v1", "kind": "Host", "iommus": [)",
        "cut.json:1:56: error: not JSON: unexpected end of input; expected '[', '{', or a literal\n"},
   };
@@ -416,11 +442,13 @@ std::vector<Bad> bad_vms() {
        "help: ranges are `[start, last]`, both inclusive\n"},
       {"overlap.yaml", kVm + "memory: {ranges: [{gpa: [0x0, 0x1fff]}, {gpa: [0x1000, 0x2fff]}]}\n",
        "overlap.yaml:4:41: error: range `[0x1000, 0x2fff]` overlaps `[0x0, 0x1fff]` at overlap.yaml:4:19\n"},
-      {"split.yaml", kVm + "memory: {size: 1GiB}\ndevices: [{host: a}]\n---\n" + "apiVersion: ioplan/v1\nkind: VirtualMachine\nname: w\n" +
-                         "memory: {size: 1GiB}\ndevices: [{host: b}]\n",
-       "split.yaml:11:11: error: group 1 is split: device `b` is given to VM `w` and, at split.yaml:5:11, device `a` to VM `v`\n"
+      {"split.yaml",
+       kVm + "memory: {size: 1GiB}\ndevices: [{host: a}]\n---\n" +
+           "apiVersion: ioplan/v1\nkind: VirtualMachine\nname: w\n" + "memory: {size: 1GiB}\ndevices: [{host: b}]\n",
+       "split.yaml:11:11: error: group 1 is split: device `b` is given to VM `w` and, at split.yaml:5:11, device `a` "
+       "to VM `v`\n"
        "help: a group is the smallest thing that can be assigned: give its devices to one VM\n"},
-      {"viommu.yaml", kVm + "memory: {size: 1GiB}\nviommu: {model: intel}\n", 
+      {"viommu.yaml", kVm + "memory: {size: 1GiB}\nviommu: {model: intel}\n",
        "viommu.yaml:5:17: error: a guest IOMMU (`intel`) cannot be planned yet\nhelp: use `viommu: {model: none}`\n"},
   };
 }
@@ -454,15 +482,19 @@ TEST_F(Cli, FilesThatAreNoDocuments) {
   for (std::uintmax_t size : {(std::uintmax_t{64} << 20) + 1, std::uintmax_t{70} << 20, std::uintmax_t{1} << 30}) {
     write("large.yaml", "");
     fs::resize_file("large.yaml", size);
-    expect_bad(run({"plan", "large.yaml"}), "large.yaml: error: the file is larger than 64MiB\n"
-                                            "help: split it into several files, or check that it is a document\n");
+    expect_bad(run({"plan", "large.yaml"}),
+               "large.yaml: error: the file is larger than 64MiB\n"
+               "help: split it into several files, or check that it is a document\n");
   }
   expect_bad(run({"plan", "host.yaml"}),
-             "error: no VirtualMachine document in `host.yaml`\nhelp: name a file with a document of `kind: VirtualMachine`\n");
-  expect_bad(run({"plan", "vm.yaml"}), "error: no Host document in `vm.yaml`\nhelp: name a file with a document of `kind: Host`\n");
+             "error: no VirtualMachine document in `host.yaml`\nhelp: name a file with a document of `kind: "
+             "VirtualMachine`\n");
+  expect_bad(run({"plan", "vm.yaml"}),
+             "error: no Host document in `vm.yaml`\nhelp: name a file with a document of `kind: Host`\n");
   write("plan.json", ran("plan -o json three-drhd/host three-drhd/vm").out);
-  expect_bad(run({"plan", "plan.json", "vm.yaml"}),
-             "plan.json:1:1: error: a Plan is not an input here\nhelp: name only Host, VirtualMachine and Policy documents\n");
+  expect_bad(
+      run({"plan", "plan.json", "vm.yaml"}),
+      "plan.json:1:1: error: a Plan is not an input here\nhelp: name only Host, VirtualMachine and Policy documents\n");
 }
 
 }  // namespace

@@ -454,7 +454,7 @@ TEST(BadHeader, IsExplained) {
             "help: accepted: `Host`, `VirtualMachine`, `Policy`, `Plan`");
   EXPECT_EQ(error_of("apiVersion: ioplan/v1\nkind: Hots\n"),
             "t:2:7: error: unknown value `Hots` of `kind`\n"
-            "help: accepted: `Host`, `VirtualMachine`, `Policy`, `Plan`");
+            "help: did you mean `Host`?");
   EXPECT_EQ(error_of("apiVersion: ioplan/v1\nkind: VirtualMachin\n"),
             "t:2:7: error: unknown value `VirtualMachin` of `kind`\nhelp: did you mean `VirtualMachine`?");
   EXPECT_EQ(error_of("apiVersion: ioplan/v1\nkind: Pod\n"),
@@ -495,7 +495,7 @@ TEST(BadHost, Keys) {
   EXPECT_EQ(host_error("driver: intel, ", ""), "t:6:5: error: `iommus` has no `driver`");
   EXPECT_EQ(host_error("driver: intel", "driver: inetl"),
             "t:6:25: error: unknown value `inetl` of `driver`\n"
-            "help: accepted: `intel`, `amd`, `smmuv3`, `smmuv2`, `virtio`, `riscv`, `s390`, `mock`");
+            "help: did you mean `intel`?");
 }
 
 TEST(BadHost, Numbers) {

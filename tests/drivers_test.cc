@@ -1,19 +1,17 @@
 // Registers to page tables, worked by hand: what each driver of Linux 7.2.13 makes of its unit's registers.
 //
 // The expected values come from the kernel rules (reference/kernel-rules.md 3.1 to 3.8, 4, 10.10) and from the drivers'
-// own arithmetic, not from ours. A row names a unit as a document would, the host's options and the flags of HWPT_ALLOC;
-// it expects the HWPT's stage, levels, width, aperture and page sizes, or that no such table exists. The second-stage
-// arithmetic of VT-d is small enough to be compared over every pair of MGAW and SAGAW.
+// own arithmetic, not from ours. A row names a unit as a document would, the host's options and the flags of
+// HWPT_ALLOC; it expects the HWPT's stage, levels, width, aperture and page sizes, or that no such table exists. The
+// second-stage arithmetic of VT-d is small enough to be compared over every pair of MGAW and SAGAW.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <strings.h>
 
 #include <bit>
 #include <optional>
 #include <string>
 #include <vector>
-
-#include <strings.h>
-
-#include <fmt/format.h>
 
 #include "constraints/catalog.h"
 #include "constraints/kernel_law.h"
@@ -31,8 +29,8 @@ constexpr std::uint64_t last_of(unsigned width) { return width >= 64 ? ~0ULL : b
 
 // A host of these units (`u0`, `u1`, ...), with one device behind each (`d0`, ...).
 Host host_of(const std::vector<std::string>& units, const std::string& kernel = {}, const std::string& device = {}) {
-  std::string text = "apiVersion: ioplan/v1\nkind: Host\nkernel: {isolated_msi: true" + (kernel.empty() ? "" : ", " + kernel) +
-                     "}\niommus:\n";
+  std::string text = "apiVersion: ioplan/v1\nkind: Host\nkernel: {isolated_msi: true" +
+                     (kernel.empty() ? "" : ", " + kernel) + "}\niommus:\n";
   for (std::size_t i = 0; i < units.size(); ++i) text += fmt::format("  - {{id: u{}, {}}}\n", i, units[i]);
   text += "devices:\n";
   for (std::size_t i = 0; i < units.size(); ++i) {
@@ -46,7 +44,9 @@ Host host_of(const std::vector<std::string>& units, const std::string& kernel = 
   return std::move(loaded->request.host);
 }
 
-DeviceQuantities describe(const Host& host, std::size_t device = 0) { return kernel_law().describe(host, DeviceIndex(device)); }
+DeviceQuantities describe(const Host& host, std::size_t device = 0) {
+  return kernel_law().describe(host, DeviceIndex(device));
+}
 
 struct Expected {
   unsigned stage, levels, bits;
@@ -99,7 +99,8 @@ constexpr std::uint64_t kC = 1, kSc = bit_of(7), kNest = bit_of(26), kPasidCap =
                         kSsads = bit_of(45), kSsts = bit_of(46), kFsts = bit_of(47), kSmpwc = bit_of(48);
 
 std::string intel(unsigned mgaw, std::uint64_t sagaw, std::uint64_t more_cap, std::uint64_t ecap) {
-  return fmt::format("driver: intel, cap: {:#x}, ecap: {:#x}", std::uint64_t{mgaw - 1} << 16 | sagaw << 8 | more_cap, ecap);
+  return fmt::format("driver: intel, cap: {:#x}, ecap: {:#x}", std::uint64_t{mgaw - 1} << 16 | sagaw << 8 | more_cap,
+                     ecap);
 }
 
 Expected ss(unsigned levels, unsigned bits, std::uint64_t pages = k4K2M1G) {
@@ -117,13 +118,13 @@ TEST(Intel, SecondStageShapesByHand) {
   };
   // SAGAW bits: 2 is 39 bits and three levels, 4 is 48 and four, 8 is 57 and five.
   constexpr Shape kShapes[] = {
-      {57, 8, 5, 57}, {57, 12, 5, 57}, {57, 14, 5, 57}, {57, 4, 4, 48}, {57, 6, 4, 48}, {57, 2, 3, 39},
-      {52, 8, 5, 52}, {64, 8, 5, 57},  {64, 4, 4, 48},  {49, 8, 5, 49},
-      {48, 4, 4, 48}, {48, 6, 4, 48},  {48, 8, 5, 48},  {48, 12, 5, 48},  // not the smallest: five where five exist
-      {48, 14, 5, 48}, {48, 10, 5, 48}, {48, 2, 3, 39}, {46, 4, 4, 46},  {46, 12, 5, 46}, {40, 4, 4, 40}, {40, 2, 3, 39},
-      {39, 2, 3, 39}, {39, 4, 4, 39},  {39, 8, 5, 39},  {39, 6, 4, 39},  {39, 10, 5, 39}, {39, 12, 4, 39}, {39, 14, 4, 39},
-      {36, 2, 3, 36}, {36, 6, 4, 36},  {31, 2, 3, 31},  {31, 4, 4, 31},  {31, 8, 5, 31},
-      {30, 2, 0, 0},  {30, 14, 0, 0},  {39, 1, 0, 0},   {39, 0, 0, 0},   {1, 4, 0, 0},
+      {57, 8, 5, 57},  {57, 12, 5, 57}, {57, 14, 5, 57}, {57, 4, 4, 48}, {57, 6, 4, 48},  {57, 2, 3, 39},
+      {52, 8, 5, 52},  {64, 8, 5, 57},  {64, 4, 4, 48},  {49, 8, 5, 49}, {48, 4, 4, 48},  {48, 6, 4, 48},
+      {48, 8, 5, 48},  {48, 12, 5, 48},  // not the smallest: five where five exist
+      {48, 14, 5, 48}, {48, 10, 5, 48}, {48, 2, 3, 39},  {46, 4, 4, 46}, {46, 12, 5, 46}, {40, 4, 4, 40},
+      {40, 2, 3, 39},  {39, 2, 3, 39},  {39, 4, 4, 39},  {39, 8, 5, 39}, {39, 6, 4, 39},  {39, 10, 5, 39},
+      {39, 12, 4, 39}, {39, 14, 4, 39}, {36, 2, 3, 36},  {36, 6, 4, 36}, {31, 2, 3, 31},  {31, 4, 4, 31},
+      {31, 8, 5, 31},  {30, 2, 0, 0},   {30, 14, 0, 0},  {39, 1, 0, 0},  {39, 0, 0, 0},   {1, 4, 0, 0},
   };
   for (const Shape& s : kShapes) {
     SCOPED_TRACE(fmt::format("MGAW {} SAGAW {:#x}", s.mgaw, s.sagaw));
@@ -166,20 +167,21 @@ TEST(Intel, FirstStageWidths) {
   const std::uint64_t small = 4 * kKiB | 2 * kMiB;
   expect_rows({
       {intel(48, 4, kFs1g, kEcap), "", 0, fs(4, 48)},
-      {intel(48, 12, kFs1g | kFs5l, kEcap), "", 0, fs(4, 48)},      // five levels only beyond 48 bits
+      {intel(48, 12, kFs1g | kFs5l, kEcap), "", 0, fs(4, 48)},  // five levels only beyond 48 bits
       {intel(57, 12, kFs1g | kFs5l, kEcap), "", 0, fs(5, 57)},
       {intel(52, 12, kFs1g | kFs5l, kEcap), "", 0, fs(5, 52)},
       {intel(64, 12, kFs1g | kFs5l, kEcap), "", 0, fs(5, 57)},
-      {intel(57, 12, kFs1g, kEcap), "", 0, fs(4, 48)},              // no FS5LP
-      {intel(39, 2, kFs1g, kEcap), "", 0, fs(4, 39)},               // SAGAW says nothing about the first stage
-      {intel(39, 2, 0, kEcap), "", 0, fs(4, 39, small)},            // no FS1GP
-      {intel(31, 2, kFs1g, kEcap), "", 0, fs(4, 31, small)},        // 1GiB is half the space
+      {intel(57, 12, kFs1g, kEcap), "", 0, fs(4, 48)},        // no FS5LP
+      {intel(39, 2, kFs1g, kEcap), "", 0, fs(4, 39)},         // SAGAW says nothing about the first stage
+      {intel(39, 2, 0, kEcap), "", 0, fs(4, 39, small)},      // no FS1GP
+      {intel(31, 2, kFs1g, kEcap), "", 0, fs(4, 31, small)},  // 1GiB is half the space
       {intel(48, 4, kFs1g | k2m | k1g, kEcap), "intel_iommu_sp_off: true", 0, fs(4, 48, 4 * kKiB)},
       {intel(48, 4, kFs1g, kEcap), "", kPasid, fs(4, 48)},
   });
 }
 
-// First stage where flags are none or PASID, the mode is scalable and FSTS is there; else second stage (KR 3.1, 1 and 2).
+// First stage where flags are none or PASID, the mode is scalable and FSTS is there; else second stage (KR 3.1, 1 and
+// 2).
 TEST(Intel, StageByFlagsAndMode) {
   constexpr std::uint64_t kBoth = kSc | kNest | kSmts | kSsads | kSsts | kFsts | kSmpwc;
   const std::string both = intel(48, 4, k2m | k1g | kFs1g, kBoth);
@@ -191,13 +193,13 @@ TEST(Intel, StageByFlagsAndMode) {
       {both, "", kDirtyTracking, ss(4, 48)},
       {both, "", kNestParent, ss(4, 48)},
       {both, "", kDirtyTracking | kNestParent | kPasid, ss(4, 48)},
-      {both, "intel_iommu_sm: false", 0, ss(4, 48)},               // legacy mode: second stage
+      {both, "intel_iommu_sm: false", 0, ss(4, 48)},  // legacy mode: second stage
       {both, "intel_iommu_sm: false", kPasid, ss(4, 48)},
       {both, "intel_iommu_sm: false", kDirtyTracking, std::nullopt},  // SSADS and NEST count in scalable mode only
       {both, "intel_iommu_sm: false", kNestParent, std::nullopt},
       {first_only, "", 0, fs(4, 48)},
       {first_only, "", kDirtyTracking, std::nullopt},
-      {first_only, "intel_iommu_sm: false", 0, ss(4, 48)},         // legacy mode needs no SSTS
+      {first_only, "intel_iommu_sm: false", 0, ss(4, 48)},  // legacy mode needs no SSTS
       {second_only, "", 0, ss(4, 48)},
       {second_only, "", kPasid | kNestParent, ss(4, 48)},
       {intel(48, 4, k2m, kBoth & ~kFsts), "", 0, ss(4, 48, 4 * kKiB | 2 * kMiB)},
@@ -219,13 +221,13 @@ struct Walk {
 TEST(Intel, CoherentWalkAndSyncMap) {
   constexpr std::uint64_t kScalable = kSmts | kSsts | kFsts;
   constexpr Walk kWalks[] = {
-      {0, kC, "", 0, 1, 0, 0},                      // legacy: C
+      {0, kC, "", 0, 1, 0, 0},  // legacy: C
       {0, 0, "", 0, 0, 0, 0},
-      {0, kScalable | kC, "", 0, 0, 0, 0},          // scalable: SMPWC, whatever C says
+      {0, kScalable | kC, "", 0, 0, 0, 0},  // scalable: SMPWC, whatever C says
       {0, kScalable | kSmpwc, "", 1, 1, 0, 0},
       {0, kScalable | kSmpwc, "intel_iommu_sm: false", 1, 0, 0, 0},
       {kRwbf, kScalable | kSmpwc, "", 1, 1, 1, 1},
-      {kCm, kScalable | kSmpwc, "", 1, 1, 0, 1},    // caching mode matters to the second stage only
+      {kCm, kScalable | kSmpwc, "", 1, 1, 0, 1},  // caching mode matters to the second stage only
       {kCm | kRwbf, kC, "", 0, 1, 1, 1},
   };
   for (const Walk& w : kWalks) {
@@ -282,7 +284,8 @@ TEST(Intel, RegistersOfRealMachines) {
 
 // -------------------------------------------------------------------------------------------------------- AMD-Vi
 
-constexpr std::uint64_t kPpr = bit_of(1), kGt = bit_of(4), kGiosup = bit_of(48), kEphsup = bit_of(50), kHdsup = bit_of(52);
+constexpr std::uint64_t kPpr = bit_of(1), kGt = bit_of(4), kGiosup = bit_of(48), kEphsup = bit_of(50),
+                        kHdsup = bit_of(52);
 constexpr std::uint64_t kGuest = kPpr | kGt | kGiosup | kEphsup | std::uint64_t{15} << 32;
 constexpr std::uint64_t kGcr3 = bit_of(3);
 
@@ -293,7 +296,9 @@ std::string amd(std::uint64_t efr, const char* more = "", std::uint64_t efr2 = 0
 }
 
 Expected v1(unsigned bits, std::uint64_t pages) { return {2, 3, bits, last_of(bits), pages, PageTableFormat::amdv1}; }
-Expected v2(unsigned levels, unsigned bits) { return {1, levels, bits, last_of(bits), k4K2M1G, PageTableFormat::x86_64}; }
+Expected v2(unsigned levels, unsigned bits) {
+  return {1, levels, bits, last_of(bits), k4K2M1G, PageTableFormat::x86_64};
+}
 
 // Every power of two from 4KiB up to 2^51 but 2^39, below half the space.
 std::uint64_t v1_pages(unsigned top_lg2) { return (last_of(top_lg2 + 1) & ~last_of(12)) & ~bit_of(39); }
@@ -303,9 +308,9 @@ TEST(Amd, HostTables) {
   expect_rows({
       {amd(hats(0)), kNo, 0, v1(48, v1_pages(46))},
       {amd(hats(1)), kNo, 0, v1(57, v1_pages(51))},
-      {amd(hats(2)), kNo, 0, v1(64, v1_pages(51))},                    // 66 bits, and IVRS says 64 where it says nothing
-      {amd(hats(3)), kNo, 0, std::nullopt},                            // no host tables, and no guest tables either
-      {amd(hats(3) | kGuest), kNo, 0, v2(4, 47)},                      // falls back to the other kind
+      {amd(hats(2)), kNo, 0, v1(64, v1_pages(51))},  // 66 bits, and IVRS says 64 where it says nothing
+      {amd(hats(3)), kNo, 0, std::nullopt},          // no host tables, and no guest tables either
+      {amd(hats(3) | kGuest), kNo, 0, v2(4, 47)},    // falls back to the other kind
       {amd(hats(3) | kGuest | kHdsup), kNo, kDirtyTracking, std::nullopt},
       {amd(hats(1), ", va_size: 48"), kNo, 0, v1(48, v1_pages(46))},
       {amd(hats(0), ", va_size: 40"), kNo, 0, v1(40, v1_pages(38))},
@@ -326,10 +331,10 @@ TEST(Amd, GuestTables) {
   expect_rows({
       {amd(hats(0) | kGuest), "la57: false", 0, v1(48, v1_pages(46))},  // v1 unless the command line says otherwise
       {amd(hats(0) | kGuest), kV2, 0, v2(4, 47)},
-      {amd(hats(0) | kGuest | gats(1)), kV2, 0, v2(4, 47)},             // five levels need the CPU's too
+      {amd(hats(0) | kGuest | gats(1)), kV2, 0, v2(4, 47)},  // five levels need the CPU's too
       {amd(hats(0) | kGuest | gats(1)), "la57: true, amd_iommu_pgtbl_v2: true", 0, v2(5, 56)},
       {amd(hats(0) | kGuest | gats(0)), "la57: true, amd_iommu_pgtbl_v2: true", 0, v2(4, 47)},
-      {amd(hats(0) | kGt | kGiosup), kV2, 0, v2(4, 47)},                // GT and GIOSUP are all it needs
+      {amd(hats(0) | kGt | kGiosup), kV2, 0, v2(4, 47)},  // GT and GIOSUP are all it needs
       {amd(hats(0) | (kGuest & ~kGiosup)), kV2, 0, v1(48, v1_pages(46))},
       {amd(hats(0) | kGuest), "la57: false, amd_iommu_pgtbl_v2: true, amd_snp: true", 0, v1(48, v1_pages(46))},
       {amd(hats(0) | kGuest), "la57: false, amd_iommu_nohugepages: true, amd_iommu_pgtbl_v2: true", 0, v2(4, 47)},
@@ -347,9 +352,9 @@ TEST(Amd, FeaturesAreThoseOfAllUnits) {
   const Host host = host_of({amd(hats(1) | kGuest | kHdsup, "", kGcr3), amd(hats(0) | (kGuest & ~kPpr), "", 0)},
                             "la57: false, amd_iommu_pgtbl_v2: false");
   const DeviceQuantities a = describe(host, 0), b = describe(host, 1);
-  expect_table(a, 0, v1(48, v1_pages(46)));       // HATS 1 AND 0
-  expect_table(a, kPasid, std::nullopt);          // PPR is missing elsewhere
-  expect_table(a, kNestParent, std::nullopt);     // so is GCR3TRPMODE
+  expect_table(a, 0, v1(48, v1_pages(46)));    // HATS 1 AND 0
+  expect_table(a, kPasid, std::nullopt);       // PPR is missing elsewhere
+  expect_table(a, kNestParent, std::nullopt);  // so is GCR3TRPMODE
   EXPECT_EQ(a[DeviceQ::dirty_capable], 1U);
   EXPECT_EQ(b[DeviceQ::dirty_capable], 0U);
   EXPECT_EQ(a[DeviceQ::enforce_cache_coherency], 1U);
@@ -364,7 +369,8 @@ constexpr std::uint64_t httu(std::uint64_t n) { return n << 6; }
 enum Gran : std::uint64_t { kG4 = 1 << 4, kG16 = 1 << 5, kG64 = 1 << 6, kVax = 1 << 10 };
 
 std::string smmuv3(std::uint64_t idr0, std::uint64_t idr5, const char* more = "") {
-  return fmt::format("driver: smmuv3, idr: [{:#x}, 0x0e739d10, 0x0, 0x0, 0x0, {:#x}], coherent: true{}", idr0, idr5, more);
+  return fmt::format("driver: smmuv3, idr: [{:#x}, 0x0e739d10, 0x0, 0x0, 0x0, {:#x}], coherent: true{}", idr0, idr5,
+                     more);
 }
 
 Expected arm(unsigned stage, unsigned levels, unsigned bits, std::uint64_t pages) {
@@ -379,7 +385,7 @@ TEST(Smmuv3, StageOneGranulesAndWidths) {
       {smmuv3(kS1, all | 5), "", 0, arm(1, 4, 48, k4)},
       {smmuv3(kS1, all | 5), "page_size: 16KiB", 0, arm(1, 4, 48, k16)},
       {smmuv3(kS1, all | 5), "page_size: 64KiB", 0, arm(1, 3, 48, k64)},
-      {smmuv3(kS1, all | 5 | kVax), "", 0, arm(1, 4, 48, k4)},                  // 4K tables end at 48 bits
+      {smmuv3(kS1, all | 5 | kVax), "", 0, arm(1, 4, 48, k4)},  // 4K tables end at 48 bits
       {smmuv3(kS1, all | 5 | kVax), "page_size: 64KiB", 0, arm(1, 3, 52, k64)},
       {smmuv3(kS1, all | 6 | kVax), "page_size: 64KiB", 0, arm(1, 3, 52, k64 | 4 * kTiB)},  // OAS 52
       {smmuv3(kS1, all | 6), "page_size: 64KiB", 0, arm(1, 3, 48, k64 | 4 * kTiB)},
@@ -454,7 +460,8 @@ TEST(Smmuv3, DirtyTrackingNeedsHttuAndCoherency) {
   EXPECT_EQ(dirty(kS1 | httu(3), ""), 1U);
   EXPECT_EQ(dirty(kS1 | httu(3), ", httu: 1"), 0U);  // firmware overrides the register
   EXPECT_EQ(dirty(kS1 | httu(0), ", httu: 2"), 1U);
-  const std::string incoherent = fmt::format("driver: smmuv3, idr: [{:#x}, 0x0, 0x0, 0x0, 0x0, 0x15], coherent: false", kS1 | httu(2));
+  const std::string incoherent =
+      fmt::format("driver: smmuv3, idr: [{:#x}, 0x0, 0x0, 0x0, 0x0, 0x15], coherent: false", kS1 | httu(2));
   EXPECT_EQ(describe(host_of({incoherent}))[DeviceQ::dirty_capable], 0U);
   EXPECT_EQ(describe(host_of({incoherent}))[DeviceQ::cache_coherency], 0U);
 }
@@ -479,14 +486,15 @@ TEST(Smmuv3, BelongsToOneInstance) {
 
 TEST(Smmuv2, StageOneElseStageTwo) {
   const auto unit = [](bool s1, bool s2, unsigned input, unsigned ipa, std::uint64_t pages = 0x40201000) {
-    return fmt::format("driver: smmuv2, page_mask: {:#x}, coherent: true, stage1: {}, stage2: {}, input_bits: {}, ipa_bits: {}",
-                       pages, s1, s2, input, ipa);
+    return fmt::format(
+        "driver: smmuv2, page_mask: {:#x}, coherent: true, stage1: {}, stage2: {}, input_bits: {}, ipa_bits: {}", pages,
+        s1, s2, input, ipa);
   };
   expect_rows({
       {unit(true, true, 48, 40), "", 0, arm(1, 4, 48, k4)},
       {unit(true, false, 39, 40), "", 0, arm(1, 3, 39, k4)},
       {unit(true, false, 49, 40), "", 0, arm(1, 4, 48, k4)},
-      {unit(false, true, 48, 40), "", 0, arm(2, 3, 40, k4)},   // two concatenated roots
+      {unit(false, true, 48, 40), "", 0, arm(2, 3, 40, k4)},  // two concatenated roots
       {unit(false, true, 48, 36), "", 0, arm(2, 3, 36, k4)},
       {unit(false, true, 48, 48), "", 0, arm(2, 4, 48, k4)},
       {unit(false, false, 48, 40), "", 0, std::nullopt},
@@ -499,7 +507,9 @@ TEST(Smmuv2, StageOneElseStageTwo) {
   // Coherent walks or a coherent device: either will do.
   const auto coherent = [](const char* walk, const char* device) {
     return describe(host_of({fmt::format("driver: smmuv2, page_mask: 0x1000, coherent: {}, stage1: true, stage2: true, "
-                                         "input_bits: 48, ipa_bits: 40", walk)}, "", device))[DeviceQ::cache_coherency];
+                                         "input_bits: 48, ipa_bits: 40",
+                                         walk)},
+                            "", device))[DeviceQ::cache_coherency];
   };
   EXPECT_EQ(coherent("true", "dma_coherent: {value: false, source: firmware}"), 1U);
   EXPECT_EQ(coherent("false", "dma_coherent: {value: true, source: firmware}"), 1U);
@@ -511,9 +521,11 @@ TEST(Virtio, EverythingComesFromItsConfiguration) {
   const Expected whole{1, 0, 64, ~0ULL, ~0xfffULL, PageTableFormat::virtio};
   expect_rows({
       {all, "", 0, whole},
-      {all + ", input_range: [0x0, 0xffffffffff]", "", 0, Expected{1, 0, 40, last_of(40), ~0xfffULL, PageTableFormat::virtio}},
+      {all + ", input_range: [0x0, 0xffffffffff]", "", 0,
+       Expected{1, 0, 40, last_of(40), ~0xfffULL, PageTableFormat::virtio}},
       {all, "", kPasid, std::nullopt},
-      {"driver: virtio, page_mask: 0xffffffffffff0000", "", 0, std::nullopt},  // a larger page than the kernel's: ENODEV
+      {"driver: virtio, page_mask: 0xffffffffffff0000", "", 0,
+       std::nullopt},  // a larger page than the kernel's: ENODEV
       {"driver: virtio, page_mask: 0xffffffffffff0000", "page_size: 64KiB", 0,
        Expected{1, 0, 64, ~0ULL, ~0xffffULL, PageTableFormat::virtio}},
   });
@@ -543,7 +555,9 @@ TEST(Riscv, WidestModeAndItsLowerHalf) {
 }
 
 TEST(S390, SmallestTableThatHoldsTheRange) {
-  const auto unit = [](const char* range, const char* more = "") { return fmt::format("driver: s390, dma_range: {}{}", range, more); };
+  const auto unit = [](const char* range, const char* more = "") {
+    return fmt::format("driver: s390, dma_range: {}{}", range, more);
+  };
   const auto table = [](unsigned levels, unsigned bits) {
     return Expected{1, levels, bits, last_of(bits), 4 * kKiB, PageTableFormat::s390};
   };
@@ -551,9 +565,9 @@ TEST(S390, SmallestTableThatHoldsTheRange) {
   const char* const kBoth = ", table_rs: true, table_rf: true";
   expect_rows({
       {unit("[0x100000000, 0x1ffffffffff]"), "", 0, table(3, 42)},
-      {unit("[0x0, 0x3ffffffffff]", kBoth), "", 0, table(3, 42)},     // region third holds 2^42
+      {unit("[0x0, 0x3ffffffffff]", kBoth), "", 0, table(3, 42)},  // region third holds 2^42
       {unit("[0x0, 0x40000000000]", kRs), "", 0, table(4, 53)},
-      {unit("[0x0, 0x40000000000]"), "", 0, table(3, 42)},            // no larger table: region third, less range
+      {unit("[0x0, 0x40000000000]"), "", 0, table(3, 42)},  // no larger table: region third, less range
       {unit("[0x0, 0x1fffffffffffff]", kBoth), "", 0, table(4, 53)},
       {unit("[0x1000, 0x20000000000000]", kBoth), "", 0, table(5, 64)},
       {unit("[0x1000, 0x20000000000000]", kRs), "", 0, table(3, 42)},
@@ -594,7 +608,8 @@ TEST(OwnRegions, OfEveryDriver) {
   EXPECT_EQ(regions("driver: mock"), std::vector<ReservedRegion>{});
   EXPECT_EQ(regions("driver: riscv, capabilities: 0x200"), std::vector<ReservedRegion>{});
   EXPECT_EQ(regions("driver: s390, dma_range: [0x1000, 0x3ffffffffff]"),
-            (std::vector<ReservedRegion>{{{0, 0xfff}, ReservedType::reserved}, {{0x40000000000, ~0ULL}, ReservedType::reserved}}));
+            (std::vector<ReservedRegion>{{{0, 0xfff}, ReservedType::reserved},
+                                         {{0x40000000000, ~0ULL}, ReservedType::reserved}}));
 }
 
 // KR 3.2: the kernel knows EFR2 only as the AND over all units, HT_RANGE_IGNORE included.
@@ -612,7 +627,7 @@ struct PoolCase {
 
 TEST(DomainIds, OfEveryDriver) {
   const std::vector<PoolCase> kCases = {
-      {intel(48, 4, 0, kC), 2, 16 - 2},               // ND 0: 2^4, ids from 2
+      {intel(48, 4, 0, kC), 2, 16 - 2},  // ND 0: 2^4, ids from 2
       {intel(48, 4, 2, kC), 2, 256 - 2},
       {intel(48, 4, 6, kC), 2, 65536 - 2},
       {intel(48, 4, 6, kC) + ", domains_used: 65000", 2, 534},
@@ -622,7 +637,9 @@ TEST(DomainIds, OfEveryDriver) {
       {smmuv3(kS1 | kS2 | kAsid16, kG4 | 5), 1, 65535},
       {smmuv3(kS1 | kS2 | kAsid16, kG4 | 5), 2, 255},
       {smmuv3(kS1 | kS2 | kVmid16, kG4 | 5), 2, 65535},
-      {"driver: smmuv2, page_mask: 0x1000, coherent: true, stage1: true, stage2: true, input_bits: 48, ipa_bits: 40, context_banks: 8", 1, 8},
+      {"driver: smmuv2, page_mask: 0x1000, coherent: true, stage1: true, stage2: true, input_bits: 48, ipa_bits: 40, "
+       "context_banks: 8",
+       1, 8},
       {"driver: virtio, page_mask: 0x1000, domain_range: [3, 5]", 1, 3},
       {"driver: riscv, capabilities: 0x200", 1, (1 << 20) - 1},
       {"driver: s390, dma_range: [0x0, 0xffffffff]", 1, std::nullopt},

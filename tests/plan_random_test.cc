@@ -235,7 +235,7 @@ TEST(Plan, AgreesWithBruteForceOnRandomQuestions) {
     return;
   }
   const auto first = static_cast<std::uint64_t>(number_from("IOPLAN_FIRST", 0));
-  const auto questions = static_cast<std::uint64_t>(2000 * number_from("IOPLAN_SCALE", 1));
+  const auto questions = static_cast<std::uint64_t>(20000 * number_from("IOPLAN_SCALE", 1));
   const auto most_failures = static_cast<std::size_t>(number_from("IOPLAN_FAILURES", 5));
   std::size_t failures = 0;
   for (std::uint64_t seed = first; seed < first + questions && failures < most_failures; ++seed) {

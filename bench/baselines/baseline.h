@@ -13,8 +13,9 @@ struct Counted {
   bool proved = false;       // that no fewer will do
 };
 
-// CaDiCaL with bounds: 200 randomised greedy starts from above, 500 greedy cliques from below, the clique fixed into the
-// first slots, then one slot fewer until that is impossible. One incremental solver; the strongest peer that we know.
+// CaDiCaL with bounds: 500 greedy cliques from below, up to 200 randomised greedy starts from above (none after the two
+// meet), the clique fixed into the first slots, then one slot fewer until that is impossible. One incremental solver;
+// the strongest peer that we know.
 Counted cadical_cover(const CoverInstance& instance);
 
 // Z3 as the tutorial says: an integer a device (its slot), an integer a slot (its configuration), minimise the highest

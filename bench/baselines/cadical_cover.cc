@@ -28,9 +28,11 @@ class CadicalCover {
   }
 
   Counted run() {
-    std::uint64_t upper = instance_.elements;
-    for (std::size_t s = 0; s < kStarts; ++s) upper = std::min(upper, first_fit_with_open_choice());
     const std::vector<std::uint32_t> clique = best_clique();
+    std::uint64_t upper = instance_.elements;
+    for (std::size_t s = 0; s < kStarts && upper > clique.size(); ++s) {
+      upper = std::min(upper, first_fit_with_open_choice());
+    }
     if (clique.size() == upper) return {upper, true};
     build(upper - 1, clique);
     while (upper > clique.size() && solver_.solve() == 10) {
@@ -46,7 +48,9 @@ class CadicalCover {
     std::ranges::shuffle(order_, random_);
     std::vector<std::pair<ElementSet, ElementSet>> blocks;  // members, candidates
     for (std::uint32_t e : order_) {
-      const auto takes = [&](const auto& b) { return !b.first.intersects(apart_[e]) && b.second.intersects(accepted_by_[e]); };
+      const auto takes = [&](const auto& b) {
+        return !b.first.intersects(apart_[e]) && b.second.intersects(accepted_by_[e]);
+      };
       auto block = std::ranges::find_if(blocks, takes);
       if (block == blocks.end()) {
         block = blocks.insert(block, {ElementSet(instance_.elements), accepted_by_[e]});

@@ -59,7 +59,8 @@ class Review {
   void check(const Assumption& a) {
     if (!listed_.insert(a.fact).second) object(a.fact, fmt::format("`{}` is listed twice", a.fact));
     if (a.fact.starts_with("devices.") && !a.subjects.empty()) return check_many(a);
-    if (!defaulted(request_, a.fact)) object(a.fact, fmt::format("`{}` is no default of a fact that is missing", a.fact));
+    if (!defaulted(request_, a.fact))
+      object(a.fact, fmt::format("`{}` is no default of a fact that is missing", a.fact));
     const std::string stock = stock_value(a.fact);
     if (!stock.empty() && stock != a.value) {
       object(a.fact, fmt::format("the default of `{}` is `{}`, not `{}`", a.fact, stock, a.value));
@@ -70,7 +71,7 @@ class Review {
     const std::string key = a.fact.substr(std::string("devices.").size());
     std::string previous;
     for (const std::string& id : a.subjects) {
-      if (!defaulted(request_, "devices." + id + "." + key)) {
+      if (!defaulted(request_, fmt::format("devices.{}.{}", id, key))) {
         object(a.fact, fmt::format("`{}` of `{}` is no default of a fact that is missing", key, id));
       }
       const auto device = request_.host.find_device(id);

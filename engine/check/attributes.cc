@@ -51,8 +51,9 @@ void check_allocation(const Court& court, const Seat& seat) {
   const DeviceQuantities& q = seat.scene->quantities.at(*seat.allocator);
   const Rule* rule = court.world.statutes.broken(Phase::allocation, {&*seat.hwpt, &q, &seat.scene->asks});
   if (rule == nullptr) return;
-  court.object(attributes, {seat.planned->id, seat.planned->allocator},
-               fmt::format("`{}` cannot allocate `{}` (rule `{}`)", seat.planned->allocator, seat.planned->id, rule->name));
+  court.object(
+      attributes, {seat.planned->id, seat.planned->allocator},
+      fmt::format("`{}` cannot allocate `{}` (rule `{}`)", seat.planned->allocator, seat.planned->id, rule->name));
 }
 
 // An automatic HWPT is made by the first device that attaches.

@@ -13,14 +13,16 @@ namespace check {
 void check_identity(const Plan& plan, const Request& request, Judgement& judgement) {
   const std::string real = fingerprint(request.host);
   if (plan.fingerprint != real) {
-    judgement.objections.push_back({std::string(obligation::fingerprint),
-                                    {},
-                                    fmt::format("the plan is for the host `{}`, and this is `{}`", plan.fingerprint, real)});
+    judgement.objections.push_back(
+        {std::string(obligation::fingerprint),
+         {},
+         fmt::format("the plan is for the host `{}`, and this is `{}`", plan.fingerprint, real)});
   }
   std::vector<std::string> names;
   for (const VirtualMachine& vm : request.vms) names.push_back(vm.name);
   if (plan.vms != names) {
-    judgement.objections.push_back({std::string(obligation::vms), plan.vms, "the plan is not about the VMs of the request"});
+    judgement.objections.push_back(
+        {std::string(obligation::vms), plan.vms, "the plan is not about the VMs of the request"});
   }
 }
 
@@ -96,9 +98,15 @@ Judgement check_plan(const Plan& plan, const Request& request, const Law& law, c
   if (!judgement.accepted()) return judgement;
   check::check_assumptions(plan, request, law, judgement);
   switch (plan.verdict) {
-    case Verdict::undecided: check::check_undecided(plan, request, judgement); return judgement;
-    case Verdict::infeasible: check::check_conflict(plan, request, law, judgement); break;
-    case Verdict::feasible: check::check_no_excuses(plan, judgement); break;
+    case Verdict::undecided:
+      check::check_undecided(plan, request, judgement);
+      return judgement;
+    case Verdict::infeasible:
+      check::check_conflict(plan, request, law, judgement);
+      break;
+    case Verdict::feasible:
+      check::check_no_excuses(plan, judgement);
+      break;
   }
   check::check_in_every_world(plan, request, law, options, judgement);
   return judgement;

@@ -51,8 +51,8 @@ Choices choices_of(const World& world, const Scene& scene);
 struct Clump {
   std::vector<std::size_t> items;  // indices into Scene::items, ascending
   ChoiceSet accepted;
-  ChoiceSet side_a, side_b;       // by `separate` rule: holds a device of that side
-  std::uint64_t enforceable = 0;  // assigned devices that are CC-capable
+  ChoiceSet side_a, side_b;                         // by `separate` rule: holds a device of that side
+  std::uint64_t enforceable = 0;                    // assigned devices that are CC-capable
   std::array<std::vector<std::uint64_t>, 3> pools;  // by stage: keys of the domain id pools that it draws from, sorted
 
   bool foe_of(const Clump& other) const {  // a `separate` rule keeps the two apart

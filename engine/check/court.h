@@ -32,11 +32,11 @@ struct Court {
 // A planned HWPT with its references resolved, as far as they can be.
 struct Seat {
   const PlannedHwpt* planned = nullptr;
-  const Scene* scene = nullptr;                // of the VM whose IOAS it is in
-  std::vector<std::size_t> devices;            // that are assigned to this VM, ascending
-  std::vector<const Item*> items;              // that these belong to
-  std::optional<std::size_t> allocator;        // when it is assigned to this VM
-  std::optional<HwptQuantities> hwpt;          // what the law makes of allocator and flags
+  const Scene* scene = nullptr;          // of the VM whose IOAS it is in
+  std::vector<std::size_t> devices;      // that are assigned to this VM, ascending
+  std::vector<const Item*> items;        // that these belong to
+  std::optional<std::size_t> allocator;  // when it is assigned to this VM
+  std::optional<HwptQuantities> hwpt;    // what the law makes of allocator and flags
 
   bool holds(std::size_t device) const;
 };

@@ -13,10 +13,14 @@ namespace {
 
 std::string written(const FactRow& row, std::uint64_t value) {
   switch (row.kind) {
-    case FactKind::boolean: return value != 0 ? "true" : "false";
-    case FactKind::integer: return std::to_string(value);
-    case FactKind::hex: return format_hex(value);
-    case FactKind::size: return format_size(value);
+    case FactKind::boolean:
+      return value != 0 ? "true" : "false";
+    case FactKind::integer:
+      return std::to_string(value);
+    case FactKind::hex:
+      return format_hex(value);
+    case FactKind::size:
+      return format_size(value);
   }
   return {};
 }
@@ -79,7 +83,8 @@ class Finder {
     if (!device.unit) unit_unknown(d);
     if (!device.group && assigned_.contains(d)) group_unknown(d);
     const bool mock = device.unit && host_.unit(*device.unit).driver == Driver::mock;  // does no DMA at all
-    if (!mock && (arch_of(host_) != Arch::x86_64 || !looks_like_pci(device.id))) device_gap(d, DeviceFact::dma_coherent);
+    if (!mock && (arch_of(host_) != Arch::x86_64 || !looks_like_pci(device.id)))
+      device_gap(d, DeviceFact::dma_coherent);
     if (may_be_behind(device, Driver::smmuv3)) device_gap(d, DeviceFact::canwbs);
     if (wants_pasid_.contains(d)) device_gap(d, DeviceFact::pasid_bits);
     if (assigned_.contains(d)) selected_gaps(d);
@@ -128,10 +133,9 @@ class Finder {
   void device_gap(std::size_t d, DeviceFact fact) {
     if (host_.devices[d].facts[fact]) return;
     const FactRow& row = row_of(fact);
-    gaps_.push_back({fmt::format("devices.{}.{}", host_.devices[d].id, row.key), candidates(row),
-                     [d, fact](Request& r, std::size_t i) {
-                       r.host.devices[d].facts[fact] = row_of(fact).candidates[i];
-                     }});
+    gaps_.push_back(
+        {fmt::format("devices.{}.{}", host_.devices[d].id, row.key), candidates(row),
+         [d, fact](Request& r, std::size_t i) { r.host.devices[d].facts[fact] = row_of(fact).candidates[i]; }});
   }
 
   // What each driver's reading of its registers cannot do without.
@@ -139,17 +143,23 @@ class Finder {
     const Facts<UnitFact>& facts = host_.units[u].facts;
     using F = UnitFact;
     switch (host_.units[u].driver) {
-      case Driver::intel: return unit_gap(u, {F::cap, F::ecap});
-      case Driver::amd: return unit_gap(u, {F::efr, F::efr2});
+      case Driver::intel:
+        return unit_gap(u, {F::cap, F::ecap});
+      case Driver::amd:
+        return unit_gap(u, {F::efr, F::efr2});
       case Driver::smmuv3:
         if (facts[F::features] && !facts[F::idr0]) return unit_gap(u, {F::oas});
         return unit_gap(u, {F::idr0, F::idr1, F::idr5, F::coherent});
       case Driver::smmuv2:
         return unit_gap(u, {F::page_sizes, F::stage1, F::stage2, F::input_bits, F::ipa_bits, F::coherent});
-      case Driver::virtio: return unit_gap(u, {F::page_sizes});
-      case Driver::riscv: return unit_gap(u, {F::riscv_capabilities});
-      case Driver::s390: return unit_gap(u, {F::dma_start, F::dma_last});
-      case Driver::mock: return;
+      case Driver::virtio:
+        return unit_gap(u, {F::page_sizes});
+      case Driver::riscv:
+        return unit_gap(u, {F::riscv_capabilities});
+      case Driver::s390:
+        return unit_gap(u, {F::dma_start, F::dma_last});
+      case Driver::mock:
+        return;
     }
   }
 
@@ -157,19 +167,16 @@ class Finder {
     for (UnitFact fact : needed) {
       if (host_.units[u].facts[fact]) continue;
       const FactRow& row = row_of(fact);
-      gaps_.push_back({fmt::format("iommus.{}.{}", host_.units[u].id, row.key), candidates(row),
-                       [u, fact](Request& r, std::size_t i) {
-                         r.host.units[u].facts[fact] = row_of(fact).candidates[i];
-                       }});
+      gaps_.push_back(
+          {fmt::format("iommus.{}.{}", host_.units[u].id, row.key), candidates(row),
+           [u, fact](Request& r, std::size_t i) { r.host.units[u].facts[fact] = row_of(fact).candidates[i]; }});
     }
   }
 
   void kernel_gap(KernelFact fact) {
     if (host_.kernel.facts[fact]) return;
     gaps_.push_back({fmt::format("kernel.{}", row_of(fact).key), candidates(row_of(fact)),
-                     [fact](Request& r, std::size_t i) {
-                       r.host.kernel.facts[fact] = row_of(fact).candidates[i];
-                     }});
+                     [fact](Request& r, std::size_t i) { r.host.kernel.facts[fact] = row_of(fact).candidates[i]; }});
   }
 
   void vm_gaps(std::size_t v) {
@@ -177,9 +184,9 @@ class Finder {
     const bool x86 = vm.machine.type ? *vm.machine.type == MachineType::q35 || *vm.machine.type == MachineType::pc
                                      : arch_of(host_) == Arch::x86_64;
     if (!vm.memory.size || !x86 || vm.machine.cpu_vendor) return;
-    gaps_.push_back({"vms." + vm.name + ".machine.cpu_vendor",
-                     {"intel", "amd"},
-                     [v](Request& r, std::size_t i) { r.vms[v].machine.cpu_vendor = static_cast<CpuVendor>(i); }});
+    gaps_.push_back({"vms." + vm.name + ".machine.cpu_vendor", {"intel", "amd"}, [v](Request& r, std::size_t i) {
+                       r.vms[v].machine.cpu_vendor = static_cast<CpuVendor>(i);
+                     }});
   }
 
   const Request& request_;

@@ -13,8 +13,8 @@
 namespace ioplan::check {
 
 struct Gap {
-  std::string path;                 // "iommus.dmar0.ecap"
-  std::vector<std::string> values;  // as the user would write them
+  std::string path;                                 // "iommus.dmar0.ecap"
+  std::vector<std::string> values;                  // as the user would write them
   std::function<void(Request&, std::size_t)> fill;  // with the value of this number
 };
 

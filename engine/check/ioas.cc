@@ -65,8 +65,9 @@ void check_memory(const Court& court, const Space& space, const Intervals& usabl
     court.object(ioas, {p.id}, fmt::format("`{}` does not map what `{}` needs", p.id, p.vm));
   }
   if (p.backing != space.scene->backing) {
-    court.object(ioas, {p.id}, fmt::format("the memory of `{}` is backed by pages of {}, not of {}", p.vm,
-                                           space.scene->backing, p.backing));
+    court.object(
+        ioas, {p.id},
+        fmt::format("the memory of `{}` is backed by pages of {}, not of {}", p.vm, space.scene->backing, p.backing));
   }
   for (const MemoryRange& m : p.memory) {
     if (covers(usable, m.gpa)) continue;

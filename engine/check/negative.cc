@@ -84,7 +84,8 @@ void check_undecided(const Plan& plan, const Request& request, Judgement& judgem
   parts.expect_no_placement();
   if (plan.unknown.empty()) parts.object({}, "the answer does not say which fact would decide it");
   for (const UnknownFact& u : plan.unknown) {
-    if (!unknown(request, u.fact)) parts.object({u.fact}, fmt::format("`{}` is no fact that the documents leave unknown", u.fact));
+    if (!unknown(request, u.fact))
+      parts.object({u.fact}, fmt::format("`{}` is no fact that the documents leave unknown", u.fact));
     if (u.first_value == u.second_value) {
       parts.object({u.fact}, fmt::format("two values of `{}` are needed, and both are `{}`", u.fact, u.first_value));
     }

@@ -124,7 +124,8 @@ void check_form(const Court& court) {
     court.object(optimality, {}, fmt::format("`lower_bound` {} exceeds the {} HWPTs", o.lower_bound, o.hwpts));
   }
   if (o.proof == ProofKind::witness && o.witness.size() != o.lower_bound) {
-    court.object(optimality, {}, fmt::format("{} witnesses do not prove a bound of {}", o.witness.size(), o.lower_bound));
+    court.object(optimality, {},
+                 fmt::format("{} witnesses do not prove a bound of {}", o.witness.size(), o.lower_bound));
   }
   if ((o.proof == ProofKind::smt) == o.smt2.empty()) {
     court.object(optimality, {}, "`smt2` and `proof` do not go together");
@@ -144,8 +145,9 @@ void check_against(const Court& court, const World& world, Objective last) {
     const std::uint64_t stated = court.plan.objectives[o];
     const std::uint64_t found = (*least.best)[o];
     if (found < stated && claims(court, o)) {
-      court.object(optimality, {}, fmt::format("`{}` is called proved at {}, and {} is possible",
-                                               kObjectiveNames[static_cast<std::size_t>(o)], stated, found));
+      court.object(optimality, {},
+                   fmt::format("`{}` is called proved at {}, and {} is possible",
+                               kObjectiveNames[static_cast<std::size_t>(o)], stated, found));
     }
     if (found != stated || o == last) return;
   }

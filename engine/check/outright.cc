@@ -40,16 +40,18 @@ void refuse_mediated(const World& world, const Scene& scene, std::vector<Outrigh
   if (scene.mediated.empty()) return;
   const std::string& mdev = scene.mediated.front();
   if (world.request.policy.coherency == CoherencyPolicy::required) {
-    refusals.push_back({obligation::policy,
-                        {scene.vm->name, mdev},
-                        fmt::format("the mediated device `{}` makes KVM non-coherent, and the policy requires coherency", mdev)});
+    refusals.push_back(
+        {obligation::policy,
+         {scene.vm->name, mdev},
+         fmt::format("the mediated device `{}` makes KVM non-coherent, and the policy requires coherency", mdev)});
   }
   const std::uint64_t page = world.kernel_page();
   const auto aligned = [&](const MemoryRange& m) { return m.gpa.start % page == 0 && m.gpa.last % page == page - 1; };
   if (!std::all_of(scene.memory.begin(), scene.memory.end(), aligned)) {
-    refusals.push_back({obligation::needs,
-                        {scene.vm->name, mdev},
-                        fmt::format("the mediated device `{}` pins whole pages, and `{}` maps parts of some", mdev, scene.vm->name)});
+    refusals.push_back(
+        {obligation::needs,
+         {scene.vm->name, mdev},
+         fmt::format("the mediated device `{}` pins whole pages, and `{}` maps parts of some", mdev, scene.vm->name)});
   }
 }
 

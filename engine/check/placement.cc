@@ -21,7 +21,8 @@ void check_address_spaces(const Court& court) {
   for (const PlannedIoas& ioas : court.plan.ioas) {
     if (!ids.insert(ioas.id).second) court.object(placement, {ioas.id}, fmt::format("two IOASes are `{}`", ioas.id));
     if (court.world.scene(ioas.vm) == nullptr) {
-      court.object(placement, {ioas.id}, fmt::format("`{}` belongs to `{}`, which is not asked about", ioas.id, ioas.vm));
+      court.object(placement, {ioas.id},
+                   fmt::format("`{}` belongs to `{}`, which is not asked about", ioas.id, ioas.vm));
     }
     ++of_vm[ioas.vm];
   }

@@ -52,15 +52,17 @@ void check_kvm(const Court& court) {
   std::sort(hosts.begin(), hosts.end());
   std::sort(mediated.begin(), mediated.end());
   std::vector<std::string> because;
+  because.reserve(hosts.size() + mediated.size());
   for (std::size_t device : hosts) because.push_back(court.world.id(device));
   because.insert(because.end(), mediated.begin(), mediated.end());
   const KvmVerdict& stated = court.plan.kvm;
   if (stated.noncoherent_dma == because.empty()) {
-    court.object(obligation::kvm, {}, fmt::format("`noncoherent_dma` is {}, not {}", !because.empty(),
-                                                  stated.noncoherent_dma));
+    court.object(obligation::kvm, {},
+                 fmt::format("`noncoherent_dma` is {}, not {}", !because.empty(), stated.noncoherent_dma));
   }
   if (stated.because != because) {
-    court.object(obligation::kvm, stated.because, "`because` does not list the devices that KVM counts as non-coherent");
+    court.object(obligation::kvm, stated.because,
+                 "`because` does not list the devices that KVM counts as non-coherent");
   }
 }
 

@@ -46,10 +46,13 @@ Adopted adopted_by(const VirtualMachine& vm, const std::vector<std::string>& pre
 MachineType machine_type(const Request& request, const VirtualMachine& vm) {
   if (vm.machine.type) return *vm.machine.type;
   switch (arch_of(request.host)) {
-    case Arch::x86_64: return MachineType::q35;
-    case Arch::s390x: return MachineType::s390;
+    case Arch::x86_64:
+      return MachineType::q35;
+    case Arch::s390x:
+      return MachineType::s390;
     case Arch::aarch64:
-    case Arch::riscv64: break;
+    case Arch::riscv64:
+      break;
   }
   return MachineType::virt;
 }
@@ -58,7 +61,8 @@ std::vector<MemoryRange> memory_of(const Request& request, const VirtualMachine&
   if (!vm.memory.size) return vm.memory.ranges;
   const MachineType type = machine_type(request, vm);
   const std::uint64_t hole = vm.machine.pci_hole64_size.value_or(default_pci_hole64_size(type));
-  return machine_layout(type, vm.machine.cpu_vendor.value_or(CpuVendor::intel), *vm.memory.size, hole, vm.hotplug.memory);
+  return machine_layout(type, vm.machine.cpu_vendor.value_or(CpuVendor::intel), *vm.memory.size, hole,
+                        vm.hotplug.memory);
 }
 
 std::vector<ReservedRegion> binding_regions(const World& world, std::size_t device) {
@@ -89,9 +93,8 @@ bool asks_for_label(const std::vector<std::string>& wanted, const Device& d, con
   const auto has = [](const std::vector<std::string>& labels, const std::string& l) {
     return std::find(labels.begin(), labels.end(), l) != labels.end();
   };
-  return wanted.empty() || std::any_of(wanted.begin(), wanted.end(), [&](const std::string& l) {
-           return has(entry.labels, l) || has(d.labels, l);
-         });
+  return wanted.empty() || std::any_of(wanted.begin(), wanted.end(),
+                                       [&](const std::string& l) { return has(entry.labels, l) || has(d.labels, l); });
 }
 
 bool asks_for_name(const std::vector<std::string>& wanted, const Device& d, const AssignedDevice& entry) {
@@ -240,8 +243,10 @@ World::World(const Request& complete, const Law& law_, const std::vector<std::st
     Scene& s = scenes.emplace_back();
     s.vm = &vm;
     for (const AssignedDevice& entry : vm.devices) {
-      if (entry.host) s.entries.push_back(&entry);
-      else s.mediated.push_back(entry.mdev);
+      if (entry.host)
+        s.entries.push_back(&entry);
+      else
+        s.mediated.push_back(entry.mdev);
     }
     read_memory(*this, s);
     read_items(*this, s, groups);

@@ -29,13 +29,16 @@ struct Placed {  // a clump to place, and whose it is
   bool twin_of_previous = false;
 };
 
-struct Block {  // a HWPT in the making
-  std::size_t part = 0;
-  std::vector<std::size_t> clumps;
+struct Sum {  // of the clumps in a HWPT
   ChoiceSet accepted;
   ChoiceSet side_a, side_b;
   std::uint64_t enforceable = 0;
-  Cost at_least{};  // what it adds, whatever joins it later
+  Cost at_least{};  // what the HWPT adds, whatever joins it later
+};
+
+struct Block : Sum {  // a HWPT in the making
+  std::size_t part = 0;
+  std::vector<std::size_t> clumps;
 };
 
 enum class Goal { any, fewest, least };
@@ -43,7 +46,10 @@ enum class Goal { any, fewest, least };
 class Search {
  public:
   Search(const World& world, const ObjectiveOrder& order, std::uint64_t work, Goal goal)
-      : order_(order), work_(work), goal_(goal), limit_(hwpt_limit(world.request.policy)),
+      : order_(order),
+        work_(work),
+        goal_(goal),
+        limit_(hwpt_limit(world.request.policy)),
         left_(pool_capacities(world)) {
     for (const Scene& scene : world.scenes) add_part(world, scene);
     if (goal != Goal::least) drop_followers();
@@ -95,10 +101,17 @@ class Search {
     Cost cost{};
     for (std::size_t i = 0; i < order_.size(); ++i) {
       switch (order_[i]) {
-        case Objective::ioas: break;
-        case Objective::hwpts: cost[i] = 1; break;
-        case Objective::coherency: cost[i] = choice.enforces() ? 0 : block.enforceable; break;
-        case Objective::page_tables: cost[i] = choice.table_bytes; break;
+        case Objective::ioas:
+          break;
+        case Objective::hwpts:
+          cost[i] = 1;
+          break;
+        case Objective::coherency:
+          cost[i] = choice.enforces() ? 0 : block.enforceable;
+          break;
+        case Objective::page_tables:
+          cost[i] = choice.table_bytes;
+          break;
         case Objective::unneeded_flags: {
           const unsigned idle = choice.flags() & ~unsigned{part.needed_flags};
           cost[i] = static_cast<std::uint64_t>(std::popcount(idle));
@@ -135,11 +148,11 @@ class Search {
     const std::size_t first = placed.twin_of_previous ? home_[next - 1] : 0;
     for (std::size_t b = first; b < blocks_.size(); ++b) {
       if (!admits(blocks_[b], placed)) continue;
-      const Block before = blocks_[b];
+      Sum before = blocks_[b];
       join(blocks_[b], next);
       home_[next] = b;
       const bool go_on = descend(next + 1);
-      blocks_[b] = before;
+      leave(blocks_[b], std::move(before));
       if (!go_on) return false;
     }
     return open_block(next);
@@ -148,7 +161,7 @@ class Search {
   bool open_block(std::size_t next) {
     const Placed& placed = todo_[next];
     if (placed.clump.accepted.none() || blocks_of_part_[placed.part] >= limit_) return true;
-    Block block{placed.part, {}, placed.clump.accepted, placed.clump.side_a, placed.clump.side_b, 0, {}};
+    Block block{{placed.clump.accepted, placed.clump.side_a, placed.clump.side_b, 0, {}}, placed.part, {}};
     join(block, next);
     home_[next] = blocks_.size();
     blocks_.push_back(std::move(block));
@@ -172,6 +185,12 @@ class Search {
     block.side_b |= clump.side_b;
     block.enforceable += clump.enforceable;
     block.at_least = best_of(block, 0);
+  }
+
+  // The clump that joined last; a block may hold thousands, so they are not copied.
+  static void leave(Block& block, Sum&& before) {
+    block.clumps.pop_back();
+    static_cast<Sum&>(block) = std::move(before);
   }
 
   Cost optimistic() const {
@@ -241,8 +260,8 @@ class Search {
   Cost best_cost_ = kImpossible;
 };
 
-constexpr ObjectiveOrder kHwptsFirst = {Objective::hwpts, Objective::ioas, Objective::coherency,
-                                        Objective::page_tables, Objective::unneeded_flags};
+constexpr ObjectiveOrder kHwptsFirst = {Objective::hwpts, Objective::ioas, Objective::coherency, Objective::page_tables,
+                                        Objective::unneeded_flags};
 
 }  // namespace
 

@@ -59,13 +59,20 @@ class Replay {
 
   std::string dispatch(const Step& step) {
     switch (step.kind) {
-      case StepKind::bind: return bind(step);
-      case StepKind::ioas_alloc: return alloc_ioas(step);
-      case StepKind::allow_iovas: return allow(step);
-      case StepKind::hwpt_alloc: return alloc_hwpt(step);
-      case StepKind::attach: return attach(step);
-      case StepKind::attach_ioas: return attach_ioas(step);
-      case StepKind::map: return map(step);
+      case StepKind::bind:
+        return bind(step);
+      case StepKind::ioas_alloc:
+        return alloc_ioas(step);
+      case StepKind::allow_iovas:
+        return allow(step);
+      case StepKind::hwpt_alloc:
+        return alloc_hwpt(step);
+      case StepKind::attach:
+        return attach(step);
+      case StepKind::attach_ioas:
+        return attach_ioas(step);
+      case StepKind::map:
+        return map(step);
     }
     return "unknown step";
   }

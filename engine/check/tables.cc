@@ -25,13 +25,16 @@ struct Radix {
 
 Radix radix_of(const TableShape& shape) {
   switch (shape.format) {
-    case PageTableFormat::mock: return {11, 8, 2048, false};
-    case PageTableFormat::s390: return {12, 11, 16384, true};
+    case PageTableFormat::mock:
+      return {11, 8, 2048, false};
+    case PageTableFormat::s390:
+      return {12, 11, 16384, true};
     case PageTableFormat::arm_lpae: {
       const auto granule = static_cast<unsigned>(std::countr_zero(shape.page_sizes));
       return {granule, granule - 3, std::uint64_t{1} << granule, false};
     }
-    default: return {12, 9, 4096, false};
+    default:
+      return {12, 9, 4096, false};
   }
 }
 

@@ -74,6 +74,7 @@ class ConflictFinder {
 
   void take_all_groups() {
     for (std::uint32_t g = 0; g < problem_.groups.size(); ++g) groups_.push_back(g);
+    around_ = groups_;
     collect_instances();
   }
 
@@ -125,6 +126,11 @@ class ConflictFinder {
   // Only groups that matter: one item without a template, or the items that a limit cannot hold.
   bool restrict_to_culprits(const VmModel& model) {
     std::vector<std::uint32_t> items;
+    for (const auto& members : model.element_items) {
+      const auto& groups = problem_.items[members.front()].groups;
+      around_.insert(around_.end(), groups.begin(), groups.end());
+    }
+    std::ranges::sort(around_);
     for (std::uint32_t e = 0; e < model.cover.elements && items.empty(); ++e) {
       const bool accepted = std::ranges::any_of(model.cover.candidates, [&](const auto& c) { return c.accepts.test(e); });
       if (!accepted) items.push_back(model.element_items[e].front());
@@ -233,9 +239,11 @@ class ConflictFinder {
     return kRank[static_cast<std::size_t>(kind)];
   }
 
+  // Of a group that is not under suspicion, only policy rules that it shares with others count.
   bool accepted(const Template& t, std::uint32_t group, const std::vector<bool>& enforced) const {
     const auto refuses = [&](std::uint32_t i) { return enforced[i]; };
     if (std::ranges::any_of(t.refused_by, refuses)) return false;
+    if (!std::ranges::binary_search(groups_, group)) return true;
     const auto it = t.refused_for.find(group);
     return it == t.refused_for.end() || std::ranges::none_of(it->second, refuses);
   }
@@ -245,7 +253,7 @@ class ConflictFinder {
     return it != index_.end() && enforced[it->second];
   }
 
-  // Is there a plan for the restricted groups when only these instances are enforced?
+  // Is there a plan when only these instances are enforced?
   bool feasible(const std::vector<bool>& enforced) const {
     const std::vector<Item> items = bound_items(enforced);
     CoverInstance cover = cover_of(items, enforced);
@@ -290,7 +298,7 @@ class ConflictFinder {
     }
     std::vector<Item> items = bind_items(problem_, bindings);
     std::erase_if(items, [&](Item& item) {
-      std::erase_if(item.groups, [&](auto g) { return !std::ranges::binary_search(groups_, g); });
+      std::erase_if(item.groups, [&](auto g) { return !std::ranges::binary_search(around_, g); });
       return item.groups.empty();
     });
     return items;
@@ -365,7 +373,8 @@ class ConflictFinder {
   const Law& law_;
   const CoverBudget& budget_;
   bool limit_matters_ = false;
-  std::vector<std::uint32_t> groups_;
+  std::vector<std::uint32_t> groups_;  // under suspicion
+  std::vector<std::uint32_t> around_;  // one of every kind: policy rules name many devices at once
   std::vector<Instance> instances_;
   std::vector<Example> examples_;
   std::map<Instance, std::uint32_t> index_;
@@ -543,11 +552,19 @@ std::vector<Conflict> domain_id_conflict(const Request& request, const Solved& s
 
 std::vector<Conflict> minimal_conflict(const Request& request, const Solved& solved, const Law& law,
                                        const CoverBudget& budget, std::size_t& vm) {
-  for (vm = 0; vm < solved.vms.size(); ++vm) {
-    auto conflict = ConflictFinder(request, solved.vms[vm], law, budget).find(solved.vms[vm]);
-    if (!conflict.empty()) return conflict;
+  constexpr std::size_t kMostVms = 8;  // that are looked at
+  std::vector<Conflict> smallest;
+  vm = 0;
+  std::size_t found = 0;
+  for (std::size_t v = 0; v < solved.vms.size() && found < kMostVms; ++v) {
+    auto conflict = ConflictFinder(request, solved.vms[v], law, budget).find(solved.vms[v]);
+    if (conflict.empty()) continue;
+    ++found;
+    if (!smallest.empty() && conflict.size() >= smallest.size()) continue;
+    smallest = std::move(conflict);
+    vm = v;
   }
-  return {};
+  return smallest;
 }
 
 }  // namespace ioplan

@@ -7,8 +7,8 @@
 
 namespace ioplan {
 
-// A minimal conflict of the first VM that has none of its own plans; empty when every VM alone is feasible.
-// `vm` receives that VM.
+// A minimal conflict of a VM that has no plan of its own, the smallest where several have none (policy rules reach across
+// VMs); empty when every VM alone is feasible. `vm` receives that VM.
 std::vector<Conflict> minimal_conflict(const Request& request, const Solved& solved, const Law& law,
                                        const CoverBudget& budget, std::size_t& vm);
 

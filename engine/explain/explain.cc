@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <deque>
 #include <functional>
+#include <map>
 #include <set>
 
 #include <fmt/format.h>
@@ -227,6 +228,10 @@ class FixSearch {
     bool feasible = false;
   };
 
+  bool feasible(const Request& request) const {
+    return solve(request, required_only(request), law_, budget_).verdict == Verdict::feasible;
+  }
+
   Reason ask(const Request& request) const {
     Reason reason;
     const Solved solved = solve(request, required_only(request), law_, budget_);
@@ -312,20 +317,74 @@ class FixSearch {
   const CoverBudget& budget_;
 };
 
-// When no short chain of changes helps: the devices that have to leave, one conflict after the other.
-Fix remove_until_feasible(Request request, FixSearch::Reason reason, const FixSearch& search) {
-  Fix all{"remove-device", {}, {}};
-  while (!reason.feasible) {
-    auto changes = Suggestions(request, reason.vm).for_conflict(reason.conflict);
-    std::erase_if(changes, [](const Change& c) { return c.fix.change != "remove-device"; });
-    if (changes.empty()) return {};
-    all.subjects.insert(all.subjects.end(), changes[0].fix.subjects.begin(), changes[0].fix.subjects.end());
-    changes[0].apply(request);
-    reason = search.ask(request);
+// When no short chain of changes helps: devices that have to leave, so that the others can stay. Groups come back, lowest
+// first and many at a time, as long as there is a plan.
+class FewerDevices {
+ public:
+  FewerDevices(const Request& request, const FixSearch& search) : request_(request), search_(search) {
+    for (std::size_t v = 0; v < request.vms.size(); ++v) {
+      std::map<std::uint32_t, std::size_t> index;
+      for (const AssignedDevice& a : request.vms[v].devices) {
+        const auto group = a.host ? request.host.device(*a.host).group : std::nullopt;
+        const auto [it, fresh] = group ? index.try_emplace(*group, leaving_.size()) : std::pair(index.end(), true);
+        if (fresh) leaving_.push_back({v, {}, true});
+        leaving_[fresh ? leaving_.size() - 1 : it->second].ids.push_back(a.host ? request.host.device(*a.host).id : a.mdev);
+      }
+    }
   }
-  all.text = fmt::format("remove {}", fmt::join(all.subjects, ", "));
-  return all;
-}
+
+  // Without a change when not even that helps.
+  Fix find() {
+    if (!feasible()) return {};
+    for (std::size_t chunk : {64U, 8U, 1U}) {
+      for (std::size_t at = 0; at < leaving_.size(); at += chunk) keep(at, std::min(at + chunk, leaving_.size()));
+    }
+    Fix fix{"remove-device", {}, {}};
+    for (std::size_t v = 0; v < request_.vms.size(); ++v) {
+      std::vector<std::string> ids;
+      for (const Group& g : leaving_) {
+        if (g.vm == v && g.leaves) ids.insert(ids.end(), g.ids.begin(), g.ids.end());
+      }
+      if (ids.empty()) continue;
+      fix.subjects.insert(fix.subjects.end(), ids.begin(), ids.end());
+      fix.text += fmt::format("{}remove {} from {}", fix.text.empty() ? "" : "; and ", fmt::join(ids, ", "), request_.vms[v].name);
+    }
+    return fix;
+  }
+
+ private:
+  struct Group {
+    std::size_t vm;
+    std::vector<std::string> ids;
+    bool leaves;
+  };
+
+  void keep(std::size_t first, std::size_t end) {
+    std::vector<std::size_t> back;
+    for (std::size_t i = first; i < end; ++i) {
+      if (leaving_[i].leaves) back.push_back(i);
+    }
+    if (back.empty()) return;
+    for (std::size_t i : back) leaving_[i].leaves = false;
+    if (feasible()) return;
+    for (std::size_t i : back) leaving_[i].leaves = true;
+  }
+
+  bool feasible() const {
+    Request fewer = request_;
+    for (const Group& g : leaving_) {
+      if (!g.leaves) continue;
+      std::erase_if(fewer.vms[g.vm].devices, [&](const AssignedDevice& a) {
+        return std::ranges::find(g.ids, a.host ? fewer.host.device(*a.host).id : a.mdev) != g.ids.end();
+      });
+    }
+    return search_.feasible(fewer);
+  }
+
+  const Request& request_;
+  const FixSearch& search_;
+  std::vector<Group> leaving_;
+};
 
 }  // namespace
 
@@ -334,7 +393,7 @@ Explanation explain_no(const Request& request, const Law& law, const CoverBudget
   const FixSearch::Reason reason = search.ask(request);
   Explanation explanation{reason.conflict, search.fixes(request, reason)};
   if (explanation.fixes.empty()) {
-    Fix fix = remove_until_feasible(request, reason, search);
+    Fix fix = FewerDevices(request, search).find();
     if (!fix.change.empty()) explanation.fixes.push_back(std::move(fix));
   }
   return explanation;

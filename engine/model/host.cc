@@ -1,12 +1,9 @@
 #include "engine/model/host.h"
 
 #include <algorithm>
-#include <boost/uuid/name_generator_sha1.hpp>
-#include <boost/uuid/uuid_io.hpp>
 #include <numeric>
 
-#include <fmt/format.h>
-
+#include "engine/base/digest.h"
 #include "engine/base/text.h"
 
 namespace ioplan {
@@ -20,25 +17,38 @@ std::optional<std::size_t> find_by_id(const std::vector<T>& sorted, std::string_
   return static_cast<std::size_t>(it - sorted.begin());
 }
 
-// Facts as text that does not depend on how they were written. Names and labels are not facts of the hardware.
+// Facts by their keys, so that facts which come with later versions and are absent change nothing. Names and labels are
+// no facts of the hardware.
 template <class Fact>
-void append_facts(std::string& text, const Facts<Fact>& facts) {
+void add_facts(Digest& digest, const Facts<Fact>& facts) {
   for (std::size_t i = 0; i < kFactCount<Fact>; ++i) {
     const auto fact = static_cast<Fact>(i);
-    if (facts[fact]) fmt::format_to(std::back_inserter(text), " {}={:x}", row_of(fact).key, *facts[fact]);
+    if (!facts[fact]) continue;
+    digest.add(row_of(fact).key);
+    digest.add(*facts[fact]);
   }
 }
 
-void append_device(std::string& text, const Host& host, const Device& d) {
-  text += "\ndevice " + d.id;
-  if (d.unit) text += " unit=" + host.unit(*d.unit).id;
-  if (d.group) text += " group=" + std::to_string(*d.group);
-  append_facts(text, d.facts);
-  if (d.dma_coherent_source) text += " source=" + std::to_string(static_cast<int>(*d.dma_coherent_source));
+void add_device(Digest& digest, const Host& host, const Device& d) {
+  digest.add("device");
+  digest.add(d.id);
+  if (d.unit) {
+    digest.add("behind");
+    digest.add(host.unit(*d.unit).id);
+  }
+  if (d.group) {
+    digest.add("group");
+    digest.add(*d.group);
+  }
+  add_facts(digest, d.facts);
+  if (d.dma_coherent_source) {
+    digest.add("source");
+    digest.add(static_cast<std::uint64_t>(*d.dma_coherent_source));
+  }
   if (!d.reserved) return;
-  text += " reserved";
+  digest.add("reserved");
   for (const ReservedRegion& r : *d.reserved) {
-    fmt::format_to(std::back_inserter(text), " {:x}-{:x}/{}", r.range.start, r.range.last, static_cast<int>(r.type));
+    for (std::uint64_t word : {r.range.start, r.range.last, static_cast<std::uint64_t>(r.type)}) digest.add(word);
   }
 }
 
@@ -71,16 +81,25 @@ std::optional<UnitIndex> Host::find_unit(std::string_view id) const {
 }
 
 std::string fingerprint(const Host& host) {
-  std::string text = "kernel";
-  if (host.kernel.arch) text += " arch=" + std::string(name_of(*host.kernel.arch));
-  if (host.kernel.release) text += " release=" + *host.kernel.release;
-  append_facts(text, host.kernel.facts);
-  for (const Unit& u : host.units) {
-    text += "\nunit " + u.id + " " + std::string(name_of(u.driver));
-    append_facts(text, u.facts);
+  Digest digest;
+  digest.add("kernel");
+  if (host.kernel.arch) {
+    digest.add("arch");
+    digest.add(name_of(*host.kernel.arch));
   }
-  for (const Device& d : host.devices) append_device(text, host, d);
-  return to_string(boost::uuids::name_generator_sha1(boost::uuids::ns::oid())(text));
+  if (host.kernel.release) {
+    digest.add("release");
+    digest.add(*host.kernel.release);
+  }
+  add_facts(digest, host.kernel.facts);
+  for (const Unit& u : host.units) {
+    digest.add("unit");
+    digest.add(u.id);
+    digest.add(name_of(u.driver));
+    add_facts(digest, u.facts);
+  }
+  for (const Device& d : host.devices) add_device(digest, host, d);
+  return digest.uuid();
 }
 
 Arch arch_of(const Host& host) {

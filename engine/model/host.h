@@ -73,7 +73,7 @@ struct Host {
   std::optional<UnitIndex> find_unit(std::string_view id) const;
 };
 
-// A name for the facts of a host (not for its text): equal facts, equal fingerprint. 128 bits as a UUID (version 5).
+// A name for the facts of a host (not for its text): equal facts, equal fingerprint. 128 bits as a UUID.
 std::string fingerprint(const Host& host);
 
 // The architecture stated, or the one that the units' drivers imply.

@@ -43,7 +43,7 @@ class CliqueSearch {
   }
 
  private:
-  bool done() const { return nodes_ == 0 || best_.size() >= enough_; }
+  bool found_enough() const { return best_.size() >= enough_; }
 
   // From every vertex of high degree, always to the neighbour that keeps most others.
   void seed_greedily() {
@@ -53,7 +53,7 @@ class CliqueSearch {
     std::iota(by_degree.begin(), by_degree.end(), 0U);
     for (std::size_t v = 0; v < degree.size(); ++v) degree[v] = adjacent_[v].count();
     std::ranges::stable_sort(by_degree, [&](auto a, auto b) { return degree[a] > degree[b]; });
-    for (std::size_t s = 0; s < std::min(by_degree.size(), kSeeds) && !done(); ++s) {
+    for (std::size_t s = 0; s < std::min(by_degree.size(), kSeeds) && !found_enough(); ++s) {
       std::vector<std::uint32_t> clique{by_degree[s]};
       ElementSet candidates = adjacent_[by_degree[s]];
       while (candidates.any()) {
@@ -79,7 +79,7 @@ class CliqueSearch {
   }
 
   void extend(const ElementSet& candidates) {
-    if (done()) return;
+    if (nodes_ == 0 || found_enough()) return;
     --nodes_;
     // Colour classes, in order; vertices of late classes are tried first, because their bound is largest.
     std::vector<std::pair<std::uint32_t, std::uint32_t>> coloured;  // (vertex, colours used so far)
@@ -95,7 +95,7 @@ class CliqueSearch {
     }
     ElementSet open = candidates;
     for (auto it = coloured.rbegin(); it != coloured.rend(); ++it) {
-      if (current_.size() + it->second <= best_.size() || done()) return;
+      if (current_.size() + it->second <= best_.size() || nodes_ == 0 || found_enough()) return;
       current_.push_back(it->first);
       if (const ElementSet next = open & adjacent_[it->first]; next.any()) {
         extend(next);
@@ -201,13 +201,16 @@ Bounds bounds_of(const CoverInstance& instance, const std::vector<ElementSet>& e
   std::mt19937 random(1);  // seeded: the same instance gives the same bounds
   for (std::size_t start = 0; start < kStarts; ++start) {
     std::vector<std::uint32_t> block_of = greedy.partition(order);
+    if (start == 0) bounds.clique = large_clique(exclusive, 0, blocks_in(block_of));
     while (blocks_in(block_of) > bounds.clique.size()) {
       auto fewer = one_block_fewer(instance, exclusive, block_of);
       if (!fewer) break;
       block_of = std::move(*fewer);
     }
     if (start == 0 || blocks_in(block_of) < blocks_in(bounds.block_of)) bounds.block_of = std::move(block_of);
-    if (start == 0) bounds.clique = large_clique(exclusive, kCliqueNodes, blocks_in(bounds.block_of));
+    if (start == 0 && blocks_in(bounds.block_of) > bounds.clique.size()) {
+      bounds.clique = large_clique(exclusive, kCliqueNodes, blocks_in(bounds.block_of));
+    }
     if (blocks_in(bounds.block_of) == bounds.clique.size()) break;
     stir(order, random);
   }

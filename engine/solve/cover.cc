@@ -136,6 +136,12 @@ bool every_element_has_a_candidate(const CoverInstance& instance) {
 CoverSolution solve_cover(const CoverInstance& instance, const CoverBudget& budget) {
   CoverSolution result;
   if (!cover::every_element_has_a_candidate(instance)) return result;
+  if (instance.elements == 0) {  // nothing to cover, whatever the limit
+    result.status = CoverStatus::solved;
+    result.proved.fill(true);
+    result.proof = ProofKind::witness;
+    return result;
+  }
   const std::vector<std::uint32_t> kept = cover::undominated(instance.candidates);
   const CoverInstance reduced = cover::keep_only(instance, kept);
 

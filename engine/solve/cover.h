@@ -8,9 +8,10 @@
 // This file knows nothing of IOMMUs, so that brute force (tests/support), baselines (bench) and the planner meet here.
 //
 // How it is solved: equal and dominated candidates fall away (dominance.cc), components split (components.cc), greedy
-// covers bound from above and cliques of mutually exclusive elements from below (bounds.cc). Components without
-// apart-pairs go to a branch-and-bound over candidates (set_cover.cc); the rest, and what exhausts that, to CaDiCaL
-// (slots.cc). Budgets are counted in nodes and conflicts, never in seconds, so the answer is reproducible.
+// covers and local search bound from above and cliques of mutually exclusive elements from below (bounds.cc,
+// rearrange.cc). Components without apart-pairs go to a branch-and-bound over candidates (set_cover.cc); the rest, and
+// what exhausts that, to slots.cc, which asks CaDiCaL (slot_model.h) only what bounds and local search leave open.
+// Budgets are counted in nodes and conflicts, never in seconds, so the answer is reproducible.
 #pragma once
 
 #include <array>

@@ -8,7 +8,8 @@ namespace ioplan::cover {
 // Row e holds the elements that can never share a block with e: no candidate accepts both, or they must stay apart.
 std::vector<ElementSet> exclusion_graph(const CoverInstance& instance);
 
-// A large set of pairwise exclusive elements, ascending; the search ends at `enough` members.
+// A large set of pairwise exclusive elements, ascending: greedily, then by a search of so many nodes; it ends at `enough`
+// members.
 std::vector<std::uint32_t> large_clique(const std::vector<ElementSet>& exclusive, std::uint64_t nodes,
                                         std::size_t enough);
 

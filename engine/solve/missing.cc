@@ -14,6 +14,7 @@ namespace {
 // The devices, groups and units that a request's VMs touch.
 struct Scope {
   std::vector<DeviceIndex> assigned;
+  std::vector<bool> is_assigned;     // by device
   std::vector<DeviceIndex> members;  // of the assigned devices' groups, assigned ones included
   std::set<UnitIndex> units;
   DriverSet drivers = 0;
@@ -22,22 +23,26 @@ struct Scope {
 Scope scope_of(const Request& request) {
   const Host& host = request.host;
   Scope scope;
-  std::unordered_set<std::uint32_t> groups, assigned;
+  std::unordered_set<std::uint32_t> groups;
+  std::vector<bool> fronts(host.units.size());
+  scope.is_assigned.resize(host.devices.size());
   for (const VirtualMachine& vm : request.vms) {
     for (const AssignedDevice& a : vm.devices) {
       if (!a.host) continue;
       scope.assigned.push_back(*a.host);
-      assigned.insert(a.host->value);
+      scope.is_assigned[a.host->index()] = true;
       if (host.device(*a.host).group) groups.insert(*host.device(*a.host).group);
     }
   }
   std::ranges::sort(scope.assigned);
   for (std::size_t i = 0; i < host.devices.size(); ++i) {
     const Device& d = host.devices[i];
-    const bool mine = assigned.contains(static_cast<std::uint32_t>(i)) || (d.group && groups.contains(*d.group));
-    if (!mine) continue;
+    if (!scope.is_assigned[i] && !(d.group && groups.contains(*d.group))) continue;
     scope.members.emplace_back(i);
-    if (d.unit) scope.units.insert(*d.unit);
+    if (d.unit) fronts[d.unit->index()] = true;
+  }
+  for (std::size_t u = 0; u < fronts.size(); ++u) {
+    if (fronts[u]) scope.units.insert(UnitIndex(u));
   }
   for (UnitIndex u : scope.units) scope.drivers |= driver_set(host.unit(u).driver);
   if ((scope.drivers & driver_set(Driver::amd)) != 0) {  // AMD features are those that all units share
@@ -118,7 +123,7 @@ class Collector {
   }
 
  private:
-  bool assigned(DeviceIndex d) const { return std::ranges::binary_search(scope_.assigned, d); }
+  bool assigned(DeviceIndex d) const { return scope_.is_assigned[d.index()]; }
 
   // An unknown group may be one of its own, or any other group of the host.
   void placement(DeviceIndex d) {

@@ -110,40 +110,39 @@ class Planner {
   const PlanOptions& options_;
 };
 
-bool same_answer(const Plan& a, const Plan& b) {
-  if (a.verdict != b.verdict) return false;
-  return a.verdict != Verdict::feasible ||
-         (a.ioas == b.ioas && a.hwpts == b.hwpts && a.kvm == b.kvm && a.resources == b.resources &&
-          a.preferences == b.preferences);
+// What a Plan fixes, part by part, in a few words each; the parts in the order in which a reader would compare.
+std::vector<std::string> parts_of(const Plan& p) {
+  std::vector<std::string> parts = {std::string(kVerdictNames[static_cast<std::size_t>(p.verdict)]),
+                                    fmt::format("{} HWPTs", p.hwpts.size())};
+  for (const PlannedHwpt& h : p.hwpts) {
+    parts.push_back(fmt::format(
+        "{}: {} stage {} levels {} bits {} aperture {:#x}-{:#x} pages {:#x} {} flags {} tables {} by {} for {}", h.id,
+        kPageTableFormatNames[static_cast<std::size_t>(h.format)], h.stage, h.levels, h.address_bits, h.aperture.start,
+        h.aperture.last, h.page_sizes, h.enforce_cache_coherency ? "coherent" : "not coherent", h.flags,
+        h.page_table_bytes, h.allocator, fmt::join(h.devices, " ")));
+  }
+  parts.push_back(fmt::format("kvm.noncoherent_dma {} because of {}", p.kvm.noncoherent_dma, fmt::join(p.kvm.because, " ")));
+  parts.push_back(fmt::format("pinned {} memlock {}", p.resources.pinned_bytes, p.resources.memlock_bytes));
+  for (const PlannedIoas& ioas : p.ioas) {
+    std::string text = fmt::format("{} alignment {} usable", ioas.id, ioas.alignment);
+    for (const Range& r : ioas.ranges) text += fmt::format(" {:#x}-{:#x}", r.start, r.last);
+    text += " mapped";
+    for (const MemoryRange& m : ioas.memory) text += fmt::format(" {:#x}-{:#x}", m.gpa.start, m.gpa.last);
+    parts.push_back(std::move(text));
+  }
+  parts.push_back(fmt::format("preferences {}", fmt::join(p.preferences, " ")));
+  return parts;
 }
 
-// Where two answers part, each in a few words.
+bool same_answer(const Plan& a, const Plan& b) {
+  return a.verdict == b.verdict && (a.verdict != Verdict::feasible || parts_of(a) == parts_of(b));
+}
+
+// Where two answers part. Requires: they are not the same.
 std::pair<std::string, std::string> describe_difference(const Plan& a, const Plan& b) {
-  const auto verdict = [](const Plan& p) { return std::string(kVerdictNames[static_cast<std::size_t>(p.verdict)]); };
-  if (a.verdict != b.verdict) return {verdict(a), verdict(b)};
-  const auto both = [&](const auto& show) { return std::pair<std::string, std::string>(show(a), show(b)); };
-  if (a.hwpts.size() != b.hwpts.size()) return both([](const Plan& p) { return fmt::format("{} HWPTs", p.hwpts.size()); });
-  for (std::size_t h = 0; h < a.hwpts.size(); ++h) {
-    if (a.hwpts[h] == b.hwpts[h]) continue;
-    return both([&](const Plan& p) {
-      const PlannedHwpt& x = p.hwpts[h];
-      return fmt::format("{}: {} {} levels {} bits pages {:#x} {} flags {} tables {} by {} for {}", x.id,
-                         kPageTableFormatNames[static_cast<std::size_t>(x.format)], x.levels, x.address_bits,
-                         x.page_sizes, x.enforce_cache_coherency ? "coherent" : "not coherent", x.flags,
-                         x.page_table_bytes, x.allocator,
-                         fmt::join(x.devices, " "));
-    });
-  }
-  if (a.kvm != b.kvm) {
-    return both([](const Plan& p) { return fmt::format("kvm.noncoherent_dma {}", p.kvm.noncoherent_dma); });
-  }
-  return both([](const Plan& p) {
-    std::string text = fmt::format("pinned {} usable", p.resources.pinned_bytes);
-    for (const PlannedIoas& ioas : p.ioas) {
-      for (const Range& r : ioas.ranges) text += fmt::format(" {:#x}-{:#x}", r.start, r.last);
-    }
-    return text;
-  });
+  const std::vector<std::string> parts_a = parts_of(a), parts_b = parts_of(b);
+  const auto [at_a, at_b] = std::ranges::mismatch(parts_a, parts_b);
+  return {at_a == parts_a.end() ? "nothing more" : *at_a, at_b == parts_b.end() ? "nothing more" : *at_b};
 }
 
 // Plans for values of unknown facts until two answers differ. The first candidates are the most capable values; from
@@ -152,15 +151,16 @@ std::pair<std::string, std::string> describe_difference(const Plan& a, const Pla
 class UnknownSearch {
  public:
   UnknownSearch(const Request& request, const Planner& planner)
-      : planner_(planner), facts_(unknown_facts(request)) {
+      : request_(request), planner_(planner), facts_(unknown_facts(request)) {
+    if (facts_.empty()) return;
     completed_ = request;
     for (const MissingFact& f : facts_) {
-      if (!f.candidates.empty()) f.set(completed_, f.candidates[0]);
+      if (!f.candidates.empty()) f.set(*completed_, f.candidates[0]);
     }
   }
 
   bool any() const { return !facts_.empty(); }
-  const Request& completed() const { return completed_; }
+  const Request& completed() const { return completed_ ? *completed_ : request_; }
 
   // Facts for which no document value could even be tried: a device behind none of the host's units.
   std::vector<UnknownFact> unanswerable() const {
@@ -191,7 +191,7 @@ class UnknownSearch {
 
   Plan answer_at(const Digits& digits) {
     ++spent_;
-    Request at = completed_;
+    Request at = completed();
     for (const auto& [f, c] : digits) facts_[f].set(at, facts_[f].candidates[c]);
     return planner_.answer(at).plan;
   }
@@ -246,9 +246,10 @@ class UnknownSearch {
     }
   }
 
+  const Request& request_;
   const Planner& planner_;
   std::vector<MissingFact> facts_;
-  Request completed_;
+  std::optional<Request> completed_;  // absent when nothing was missing
   std::size_t spent_ = 0;
 };
 

@@ -63,7 +63,8 @@ class Rearrangement {
     return true;
   }
 
-  // Members of the block that would have to leave for the element; false when settled ones would, or not fewer than `limit`.
+  // Members of the block that would have to leave for the element; false when settled ones would, or not fewer than
+  // `limit`.
   bool find_intruders(std::uint32_t element, std::uint32_t block, std::size_t limit) {
     enemies_ = blocks_[block];
     enemies_ &= exclusive_[element];

@@ -15,8 +15,8 @@ SlotModel::SlotModel(const CoverInstance& instance, const std::vector<ElementSet
   use_tail_in_order(clique.size());
 }
 
-// Members of the clique have one slot each; others cannot be where they are excluded. Members that find no slot of their
-// own make the model unsatisfiable, as they should.
+// Members of the clique have one slot each; others cannot be where they are excluded. Members that find no slot of
+// their own make the model unsatisfiable, as they should.
 void SlotModel::number_literals(const std::vector<ElementSet>& exclusive, const std::vector<std::uint32_t>& clique) {
   x_.assign(instance_.elements, std::vector<Literal>(slots_, kNever));
   y_.assign(slots_, std::vector<Literal>(instance_.candidates.size(), kNever));
@@ -119,7 +119,8 @@ void SlotModel::keep_pools() {
       }
     }
     const auto outputs = weighted_sum(solver_, next_, taken, pool.capacity);
-    if (const auto over = outputs.upper_bound(pool.capacity); over != outputs.end()) add_clause(solver_, {-over->second});
+    if (const auto over = outputs.upper_bound(pool.capacity); over != outputs.end())
+      add_clause(solver_, {-over->second});
   }
 }
 

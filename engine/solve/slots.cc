@@ -18,8 +18,8 @@ struct Count {
 };
 
 // Fewest blocks, by asking for one fewer until the answer is no.
-Count fewest_blocks(const CoverInstance& instance, const CoverBudget& budget,
-                    const std::vector<ElementSet>& exclusive, Bounds bounds) {
+Count fewest_blocks(const CoverInstance& instance, const CoverBudget& budget, const std::vector<ElementSet>& exclusive,
+                    Bounds bounds) {
   const std::vector<std::uint32_t>& clique = bounds.clique;
   const std::uint64_t lower = clique.size();
   Count count{std::move(bounds.block_of), lower, Answer::yes};
@@ -48,11 +48,16 @@ Count fewest_blocks(const CoverInstance& instance, const CoverBudget& budget,
 std::uint64_t least_possible(const CoverInstance& instance, Objective objective, std::uint64_t blocks) {
   const auto least = [&](auto cost) { return blocks * cost(*std::ranges::min_element(instance.candidates, {}, cost)); };
   switch (objective) {
-    case Objective::ioas: return 0;
-    case Objective::hwpts: return blocks;
-    case Objective::page_tables: return least([](const CoverCandidate& c) { return c.page_table_bytes; });
-    case Objective::unneeded_flags: return least([](const CoverCandidate& c) { return c.unneeded_flags; });
-    case Objective::coherency: break;
+    case Objective::ioas:
+      return 0;
+    case Objective::hwpts:
+      return blocks;
+    case Objective::page_tables:
+      return least([](const CoverCandidate& c) { return c.page_table_bytes; });
+    case Objective::unneeded_flags:
+      return least([](const CoverCandidate& c) { return c.unneeded_flags; });
+    case Objective::coherency:
+      break;
   }
   ElementSet enforced(instance.elements);
   for (const CoverCandidate& c : instance.candidates) {
@@ -65,9 +70,8 @@ std::uint64_t least_possible(const CoverInstance& instance, Objective objective,
 
 bool nothing_to_gain(const CoverInstance& instance, const std::vector<std::uint32_t>& block_of) {
   const ObjectiveValues values = choose_candidates(instance, block_of).values;
-  return std::ranges::all_of(instance.order, [&](Objective o) {
-    return values[o] == least_possible(instance, o, blocks_in(block_of));
-  });
+  return std::ranges::all_of(
+      instance.order, [&](Objective o) { return values[o] == least_possible(instance, o, blocks_in(block_of)); });
 }
 
 // The instance in which nothing costs more than it must: its partitions are those that least_possible() allows.
@@ -240,9 +244,8 @@ SlotSolution solve_slots(const CoverInstance& instance, const CoverBudget& budge
     model->keep_pools();
     if (count_is_known) model->hint(part.block_of);
     if (minimise_all(*model, instance, count_is_known, solution)) {
-      part.block_of = CanonicalPartition(instance, exclusive, std::move(part.block_of)).find([&](const auto&) {
-        return &*model;
-      });
+      part.block_of =
+          CanonicalPartition(instance, exclusive, std::move(part.block_of)).find([&](const auto&) { return &*model; });
     } else if (!count_is_known) {
       return solution;
     }  // else a partition is known, and only the budget can have failed

@@ -1,6 +1,7 @@
 #include "engine/solve/symbolic.h"
 
 #include <map>
+#include <set>
 #include <optional>
 
 #include <fmt/format.h>
@@ -45,6 +46,14 @@ class VmFormula {
     return std::move(constraints_);
   }
 
+  // Nothing could be allocated at all: allocation is evaluated, so these refusals are the core.
+  std::vector<CoreMember> refused_allocations() const {
+    std::vector<CoreMember> core;
+    if (!templates_.empty()) return core;
+    for (const auto& [rule, device] : refused_) core.push_back({std::string(rule), device});
+    return core;
+  }
+
   z3::expr objective(Objective o) {
     z3::expr sum = z3_.int_val(0);
     for (std::size_t h = 0; h < slots_.size(); ++h) {
@@ -81,7 +90,11 @@ class VmFormula {
       if (device.assigned.empty()) continue;
       for (std::uint8_t flags = 0; flags < kHwptFlagSets; ++flags) {
         const HwptQuantities hwpt = law.allocate(device.quantities, flags);
-        if (rules_.hold(Phase::allocation, {&hwpt, &device.quantities, &problem_.quantities})) distinct[hwpt] = true;
+        const Values values{&hwpt, &device.quantities, &problem_.quantities};
+        if (rules_.hold(Phase::allocation, values)) distinct[hwpt] = true;
+        for (const Rule* rule : rules_.of(Phase::allocation)) {
+          if (!holds(*rule, values)) refused_.insert({rule->name, request_.host.device(device.assigned.front()).id});
+        }
       }
     }
     for (const auto& [hwpt, unused] : distinct) templates_.push_back(hwpt);
@@ -212,6 +225,7 @@ class VmFormula {
   RuleBook rules_;
   std::string name_;
   std::vector<HwptQuantities> templates_;
+  std::set<std::pair<std::string_view, std::string>> refused_;
   std::vector<Slot> slots_;
   std::vector<Constraint> constraints_;
 };
@@ -274,7 +288,8 @@ void solve_vm(z3::context& z3, const Request& request, const VmModel& model, con
   switch (solver.check()) {
     case z3::unsat:
       answer.verdict = Verdict::infeasible;
-      answer.core = unsat_core(z3, constraints);
+      answer.core = formula.refused_allocations();
+      if (answer.core.empty()) answer.core = unsat_core(z3, constraints);
       return;
     case z3::unknown: answer.verdict = Verdict::undecided; return;
     case z3::sat: break;

@@ -22,11 +22,12 @@ class PlanWriter {
 
   Plan write() {
     plan_.verdict = Verdict::feasible;
-    plan_.fingerprint = fingerprint(request_.host);
     for (const VirtualMachine& vm : request_.vms) plan_.vms.push_back(vm.name);
+    plan_.steps.reserve(expected_steps());
     for (std::size_t v = 0; v < request_.vms.size(); ++v) {
       if (!request_.vms[v].devices.empty()) write_vm(v);
     }
+    std::ranges::sort(noncoherent_);
     for (DeviceIndex d : noncoherent_) plan_.kvm.because.push_back(id_of(d));
     plan_.kvm.because.insert(plan_.kvm.because.end(), mediated_.begin(), mediated_.end());
     plan_.kvm.noncoherent_dma = !plan_.kvm.because.empty();
@@ -37,6 +38,13 @@ class PlanWriter {
 
  private:
   const std::string& id_of(DeviceIndex d) const { return request_.host.device(d).id; }
+
+  // Every device is bound and attached; every VM has a few steps more.
+  std::size_t expected_steps() const {
+    std::size_t steps = 0;
+    for (const VirtualMachine& vm : request_.vms) steps += 2 * vm.devices.size() + 16;
+    return steps;
+  }
 
   void write_optimality(Optimality& o) const {
     o.hwpts = solved_.values[Objective::hwpts];
@@ -135,7 +143,8 @@ class PlanWriter {
 
   void note_noncoherent(const VirtualMachine& vm, const VmModel& model) {
     for (const DeviceClass& cls : model.problem.classes) {
-      if (cls.quantities[DeviceQ::enforce_cache_coherency] == 0) noncoherent_.insert(cls.assigned.begin(), cls.assigned.end());
+      if (cls.quantities[DeviceQ::enforce_cache_coherency] != 0) continue;
+      noncoherent_.insert(noncoherent_.end(), cls.assigned.begin(), cls.assigned.end());
     }
     for (const AssignedDevice& assigned : vm.devices) {
       if (!assigned.host) mediated_.insert(assigned.mdev);
@@ -196,7 +205,7 @@ class PlanWriter {
   const Solved& solved_;
   const Solved& bound_;
   const Law& law_;
-  std::set<DeviceIndex> noncoherent_;
+  std::vector<DeviceIndex> noncoherent_;
   std::set<std::string> mediated_;
   Plan plan_;
 };

@@ -63,8 +63,10 @@ Vm look_at(const Request& request, std::size_t v) {
   const Problem& p = vm.problem;
   for (const ProblemGroup& g : p.groups) {
     Names names;
-    for (std::uint32_t c : g.member_classes) names.merge(broken(Phase::group, {nullptr, &p.classes[c].quantities, &p.quantities}));
-    for (std::uint32_t c : g.assigned_classes) names.merge(broken(Phase::usable, {nullptr, &p.classes[c].quantities, &p.quantities}));
+    for (std::uint32_t c : g.member_classes)
+      names.merge(broken(Phase::group, {nullptr, &p.classes[c].quantities, &p.quantities}));
+    for (std::uint32_t c : g.assigned_classes)
+      names.merge(broken(Phase::usable, {nullptr, &p.classes[c].quantities, &p.quantities}));
     vm.unusable.push_back(std::move(names));
   }
   for (std::uint32_t cls = 0; cls < p.classes.size(); ++cls) {
@@ -77,8 +79,10 @@ Vm look_at(const Request& request, std::size_t v) {
       t.refused_fit = broken(Phase::fit, {&t.hwpt, nullptr, &p.quantities});
       for (const ProblemGroup& g : p.groups) {
         Names names;
-        for (std::uint32_t c : g.member_classes) names.merge(broken(Phase::attach, {&t.hwpt, &p.classes[c].quantities, &p.quantities}));
-        for (std::uint32_t c : g.assigned_classes) names.merge(broken(Phase::placement, {&t.hwpt, &p.classes[c].quantities, &p.quantities}));
+        for (std::uint32_t c : g.member_classes)
+          names.merge(broken(Phase::attach, {&t.hwpt, &p.classes[c].quantities, &p.quantities}));
+        for (std::uint32_t c : g.assigned_classes)
+          names.merge(broken(Phase::placement, {&t.hwpt, &p.classes[c].quantities, &p.quantities}));
         t.refused_group.push_back(std::move(names));
       }
       vm.templates.push_back(std::move(t));
@@ -92,7 +96,8 @@ bool contains(const std::vector<std::string>& list, const std::string& what) {
 }
 
 // A mediated device is an access that pins pages; KVM counts it as non-coherent.
-bool whole_vm_refused(const std::string& rule, const Request& request, const VirtualMachine& vm, const Problem& problem) {
+bool whole_vm_refused(const std::string& rule, const Request& request, const VirtualMachine& vm,
+                      const Problem& problem) {
   const bool mediated = std::ranges::any_of(vm.devices, [](const AssignedDevice& a) { return !a.host; });
   if (rule == "coherency.mediated") return mediated && request.policy.coherency == CoherencyPolicy::required;
   if (rule == "ioas.access-alignment") {
@@ -168,7 +173,9 @@ struct Question::State {
         case Phase::placement:
           if (const auto g = group_of(p, m.subjects.at(0))) e.group.insert({m.rule, *g});
           break;
-        case Phase::cover: sort_out_cover(v, m, e); break;
+        case Phase::cover:
+          sort_out_cover(v, m, e);
+          break;
       }
     }
     return e;
@@ -198,8 +205,11 @@ struct Question::State {
   }
 
   static bool accepts(const Template& t, const std::vector<std::uint32_t>& block, const Enforced& e) {
-    const auto stands = [](const Names& refusals, const auto& enforced) { return std::ranges::none_of(refusals, enforced); };
-    if (!stands(t.refused_allocation, [&](const auto& r) { return e.allocation.contains({r, t.allocator}); })) return false;
+    const auto stands = [](const Names& refusals, const auto& enforced) {
+      return std::ranges::none_of(refusals, enforced);
+    };
+    if (!stands(t.refused_allocation, [&](const auto& r) { return e.allocation.contains({r, t.allocator}); }))
+      return false;
     if (!stands(t.refused_fit, [&](const auto& r) { return e.fit.contains(r); })) return false;
     return std::ranges::all_of(block, [&](std::uint32_t g) {
       return stands(t.refused_group[g], [&](const auto& r) { return e.group.contains({r, g}); });
@@ -221,7 +231,8 @@ struct Question::State {
     return false;
   }
 
-  // Every way in which the VM can be served, as what it draws from the pools. Stops at the first when pools do not count.
+  // Every way in which the VM can be served, as what it draws from the pools. Stops at the first when pools do not
+  // count.
   std::set<PoolUse> ways(std::size_t v, const Enforced& e, bool pools) const {
     const Vm& vm = vms[v];
     const Problem& p = vm.problem;

@@ -1,8 +1,8 @@
 // A question under some of its rules only: is there a plan when nothing but these refusals counts?
 //
-// The conflict of an infeasible Plan claims two things: enforced alone it leaves no plan, and without any one of its members
-// a plan appears. This evaluator checks them by trying every partition of every VM's groups and every template; it shares
-// the law's rules and the Problem's facts with the explanation, but neither its search nor the cover.
+// The conflict of an infeasible Plan claims two things: enforced alone it leaves no plan, and without any one of its
+// members a plan appears. This evaluator checks them by trying every partition of every VM's groups and every template;
+// it shares the law's rules and the Problem's facts with the explanation, but neither its search nor the cover.
 //
 // What a member means (engine/explain/conflict.cc says the same with its own code):
 //   usable, group, attach, placement rules   the subject's group is subject to the rule

@@ -97,9 +97,8 @@ class Maker {
 
   void flags(std::size_t i) {
     for (unsigned flag : {1U, 2U, 4U}) {
-      add_decision("flag toggled", [i, flag](Plan& p) {
-        p.hwpts[i].flags = static_cast<std::uint8_t>(p.hwpts[i].flags ^ flag);
-      });
+      add_decision("flag toggled",
+                   [i, flag](Plan& p) { p.hwpts[i].flags = static_cast<std::uint8_t>(p.hwpts[i].flags ^ flag); });
     }
     add("flag invented", [i](Plan& p) { p.hwpts[i].flags = static_cast<std::uint8_t>(p.hwpts[i].flags | 8U); });
   }
@@ -115,9 +114,7 @@ class Maker {
       change_enum("format", i, &PlannedHwpt::format, static_cast<PageTableFormat>(k));
     }
     add("stage", [i](Plan& p) { p.hwpts[i].stage = 3 - p.hwpts[i].stage; });
-    add("cache coherency", [i](Plan& p) {
-      p.hwpts[i].enforce_cache_coherency = !p.hwpts[i].enforce_cache_coherency;
-    });
+    add("cache coherency", [i](Plan& p) { p.hwpts[i].enforce_cache_coherency = !p.hwpts[i].enforce_cache_coherency; });
     add("aperture start", [i](Plan& p) { p.hwpts[i].aperture.start += 4096; });
     add("aperture shrunk", [i](Plan& p) { p.hwpts[i].aperture.last -= 4096; });
     if (plan_.hwpts[i].aperture.last < ~std::uint64_t{0}) {
@@ -192,9 +189,8 @@ class Maker {
       for (std::size_t d = 0; plan_.hwpts[i].devices.size() > 1 && d < plan_.hwpts[i].devices.size(); ++d) split(i, d);
     }
     for (std::size_t k = 0; k < plan_.preferences.size(); ++k) {
-      add_decision("preference dropped", [k](Plan& p) {
-        p.preferences.erase(p.preferences.begin() + static_cast<std::ptrdiff_t>(k));
-      });
+      add_decision("preference dropped",
+                   [k](Plan& p) { p.preferences.erase(p.preferences.begin() + static_cast<std::ptrdiff_t>(k)); });
     }
     for (const VirtualMachine& vm : request_.vms) {
       for (const char* need : {".dirty_tracking", ".nest_parent", ".pasid"}) {
@@ -259,9 +255,8 @@ class Maker {
     const auto size = plan_.ioas[i].ranges.size();
     damage("range", size, [i](Plan& p, std::size_t k) -> Range& { return p.ioas[i].ranges[k]; });
     for (std::size_t k = 0; k < size; ++k) {
-      add("range dropped", [i, k](Plan& p) {
-        p.ioas[i].ranges.erase(p.ioas[i].ranges.begin() + static_cast<std::ptrdiff_t>(k));
-      });
+      add("range dropped",
+          [i, k](Plan& p) { p.ioas[i].ranges.erase(p.ioas[i].ranges.begin() + static_cast<std::ptrdiff_t>(k)); });
     }
     add("range invented", [i](Plan& p) { p.ioas[i].ranges.insert(p.ioas[i].ranges.begin(), Range{0, 1}); });
   }
@@ -270,9 +265,8 @@ class Maker {
     const auto size = plan_.ioas[i].reserved.size();
     damage("reserved", size, [i](Plan& p, std::size_t k) -> Range& { return p.ioas[i].reserved[k].range; });
     for (std::size_t k = 0; k < size; ++k) {
-      add("reserved dropped", [i, k](Plan& p) {
-        p.ioas[i].reserved.erase(p.ioas[i].reserved.begin() + static_cast<std::ptrdiff_t>(k));
-      });
+      add("reserved dropped",
+          [i, k](Plan& p) { p.ioas[i].reserved.erase(p.ioas[i].reserved.begin() + static_cast<std::ptrdiff_t>(k)); });
       add("reserved type", [i, k](Plan& p) { p.ioas[i].reserved[k].type = ReservedType::direct_relaxable; });
     }
     add("reserved invented", [i](Plan& p) {
@@ -284,9 +278,8 @@ class Maker {
     const auto size = plan_.ioas[i].memory.size();
     damage("memory", size, [i](Plan& p, std::size_t k) -> Range& { return p.ioas[i].memory[k].gpa; });
     for (std::size_t k = 0; k < size; ++k) {
-      add("memory dropped", [i, k](Plan& p) {
-        p.ioas[i].memory.erase(p.ioas[i].memory.begin() + static_cast<std::ptrdiff_t>(k));
-      });
+      add("memory dropped",
+          [i, k](Plan& p) { p.ioas[i].memory.erase(p.ioas[i].memory.begin() + static_cast<std::ptrdiff_t>(k)); });
       add("memory access", [i, k](Plan& p) {
         Access& a = p.ioas[i].memory[k].access;
         a = a == Access::read_only ? Access::read_write : Access::read_only;
@@ -354,9 +347,8 @@ class Maker {
   void kvm() {
     add("kvm flipped", [](Plan& p) { p.kvm.noncoherent_dma = !p.kvm.noncoherent_dma; });
     for (std::size_t k = 0; k < plan_.kvm.because.size(); ++k) {
-      add("because dropped", [k](Plan& p) {
-        p.kvm.because.erase(p.kvm.because.begin() + static_cast<std::ptrdiff_t>(k));
-      });
+      add("because dropped",
+          [k](Plan& p) { p.kvm.because.erase(p.kvm.because.begin() + static_cast<std::ptrdiff_t>(k)); });
     }
     for (const Device& d : request_.host.devices) {
       add("because added", [&d](Plan& p) { p.kvm.because.push_back(d.id); });
@@ -365,9 +357,8 @@ class Maker {
 
   void assumptions() {
     for (std::size_t k = 0; k < plan_.assumptions.size(); ++k) {
-      add("assumption dropped: " + plan_.assumptions[k].fact, [k](Plan& p) {
-        p.assumptions.erase(p.assumptions.begin() + static_cast<std::ptrdiff_t>(k));
-      });
+      add("assumption dropped: " + plan_.assumptions[k].fact,
+          [k](Plan& p) { p.assumptions.erase(p.assumptions.begin() + static_cast<std::ptrdiff_t>(k)); });
       add("assumption doubled", [k](Plan& p) { p.assumptions.push_back(p.assumptions[k]); });
       add("assumption value: " + plan_.assumptions[k].fact, [k](Plan& p) { p.assumptions[k].value += "0"; });
       add("assumption invented", [k](Plan& p) { p.assumptions[k].fact += "x"; });
@@ -415,9 +406,8 @@ class Maker {
       add("allowed extended", [k, r](Plan& p) { p.steps[k].ranges[r].last += 4096; });
       add("allowed shrunk", [k, r](Plan& p) { p.steps[k].ranges[r].last -= 4096; });
       add("allowed everything", [k, r](Plan& p) { p.steps[k].ranges[r] = {0, ~std::uint64_t{0}}; });
-      add("allowed dropped", [k, r](Plan& p) {
-        p.steps[k].ranges.erase(p.steps[k].ranges.begin() + static_cast<std::ptrdiff_t>(r));
-      });
+      add("allowed dropped",
+          [k, r](Plan& p) { p.steps[k].ranges.erase(p.steps[k].ranges.begin() + static_cast<std::ptrdiff_t>(r)); });
     }
   }
 

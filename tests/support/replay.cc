@@ -165,7 +165,8 @@ std::uint64_t page_of(const Request& r) { return r.host.kernel.facts[KernelFact:
 
 std::vector<ReservedRegion> regions_of(const Request& r, const Law& law, DeviceIndex d) {
   std::vector<ReservedRegion> result;
-  for (const ReservedRegion& region : r.host.device(d).reserved ? *r.host.device(d).reserved : law.own_regions(r.host, d)) {
+  for (const ReservedRegion& region :
+       r.host.device(d).reserved ? *r.host.device(d).reserved : law.own_regions(r.host, d)) {
     if (region.type != ReservedType::direct_relaxable) result.push_back(region);
   }
   return result;
@@ -189,7 +190,8 @@ bool chosen(const Selector& s, const Request& r, const AssignedDevice& a) {
   const auto fact = [&](DeviceFact f) { return d.facts[f].value_or(~std::uint64_t{0}); };
   bool ok = one_of(s.host, d.id) && one_of(s.vendor, fact(DeviceFact::vendor)) &&
             one_of(s.device, fact(DeviceFact::device)) && one_of(s.numa, fact(DeviceFact::numa));
-  if (!s.name.empty()) ok = ok && ((!a.name.empty() && one_of(s.name, a.name)) || (!d.name.empty() && one_of(s.name, d.name)));
+  if (!s.name.empty())
+    ok = ok && ((!a.name.empty() && one_of(s.name, a.name)) || (!d.name.empty() && one_of(s.name, d.name)));
   if (!s.label.empty()) {
     bool any = false;
     for (const std::string& l : a.labels) any = any || one_of(s.label, l);
@@ -299,15 +301,21 @@ class LittleIommufd {
 
   void take(const Step& s) {
     switch (s.kind) {
-      case StepKind::bind: return bind(s);
+      case StepKind::bind:
+        return bind(s);
       case StepKind::ioas_alloc:
         if (!ioas.try_emplace(s.ioas).second) refuse("IOAS id in use");
         return;
-      case StepKind::allow_iovas: return allow(s);
-      case StepKind::hwpt_alloc: return alloc(s);
-      case StepKind::attach: return attach(s);
-      case StepKind::attach_ioas: return attach_ioas(s);
-      case StepKind::map: return map(s);
+      case StepKind::allow_iovas:
+        return allow(s);
+      case StepKind::hwpt_alloc:
+        return alloc(s);
+      case StepKind::attach:
+        return attach(s);
+      case StepKind::attach_ioas:
+        return attach_ioas(s);
+      case StepKind::map:
+        return map(s);
     }
   }
 
@@ -469,7 +477,9 @@ void derive_ioas(const Request& r, const Law& law, const Plan& plan, PlannedIoas
   }
   for (const PlannedHwpt& h : plan.hwpts) {
     if (h.ioas != ioas.id) continue;
-    ioas.alignment = std::max(ioas.alignment, std::uint64_t{1} << std::countr_zero(h.page_sizes));
+    if (h.page_sizes != 0) {
+      ioas.alignment = std::max(ioas.alignment, std::uint64_t{1} << std::countr_zero(h.page_sizes));
+    }
     if (h.aperture.start > 0) forbidden.push_back({0, h.aperture.start - 1});
     if (h.aperture.last < ~std::uint64_t{0}) forbidden.push_back({h.aperture.last + 1, ~std::uint64_t{0}});
     for (const std::string& id : h.devices) {
@@ -554,7 +564,8 @@ void derive_numbers(const Request& r, const Law& law, Plan& plan) {
     unsigned needless = h.flags & ~needed_flags(r, law, plan, *vm_of_device(r, h.devices.front()));
     for (const std::string& id : h.devices) {
       const auto q = law.describe(r.host, *r.host.find_device(id));
-      if (q[DeviceQ::enforce_cache_coherency] != 0 && !h.enforce_cache_coherency) ++plan.objectives[Objective::coherency];
+      if (q[DeviceQ::enforce_cache_coherency] != 0 && !h.enforce_cache_coherency)
+        ++plan.objectives[Objective::coherency];
     }
     plan.objectives[Objective::unneeded_flags] += static_cast<std::uint64_t>(std::popcount(needless));
   }
@@ -610,7 +621,8 @@ Faults dangling(const Request& r, const Plan& plan) {
   std::map<std::string, std::string> vm_of_ioas;
   std::set<std::string> vms;
   for (const PlannedIoas& ioas : plan.ioas) {
-    if (vm_named(r, ioas.vm) == nullptr || !vms.insert(ioas.vm).second) faults.push_back("IOAS of no VM, or two of one");
+    if (vm_named(r, ioas.vm) == nullptr || !vms.insert(ioas.vm).second)
+      faults.push_back("IOAS of no VM, or two of one");
     if (!vm_of_ioas.emplace(ioas.id, ioas.vm).second) faults.push_back("two IOASes of one id");
   }
   if (vms.size() != r.vms.size()) faults.push_back("a VM without an IOAS");
@@ -638,7 +650,8 @@ Faults dangling(const Request& r, const Plan& plan) {
   return faults;
 }
 
-// ------------------------------------------------------------------------------------------------- the operator's rules
+// ------------------------------------------------------------------------------------------------- the operator's
+// rules
 
 std::vector<std::string> chosen_ids(const Request& r, const VirtualMachine& vm, const Selector& s) {
   std::vector<std::string> ids;
@@ -686,7 +699,8 @@ void check_rules(const Request& r, const Plan& plan, Faults& faults) {
         if (std::none_of(vm.devices.begin(), vm.devices.end(), named)) faults.push_back("no peer " + name);
       }
       const std::string release = r.host.kernel.release.value_or("7.2.13");
-      if (std::stod(release) < 6.0 || release.starts_with("6.1.") || release.starts_with("6.12")) faults.push_back("no p2p");
+      if (std::stod(release) < 6.0 || release.starts_with("6.1.") || release.starts_with("6.12"))
+        faults.push_back("no p2p");
     }
   }
   if (r.policy.assumptions == Permission::refuse && !plan.assumptions.empty()) faults.push_back("assumptions refused");
@@ -806,7 +820,8 @@ std::string document_without_steps(Plan plan) {
 
 }  // namespace
 
-std::uint64_t count_table_bytes(const PlannedHwpt& hwpt, const std::vector<MemoryRange>& memory, std::uint64_t backing) {
+std::uint64_t count_table_bytes(const PlannedHwpt& hwpt, const std::vector<MemoryRange>& memory,
+                                std::uint64_t backing) {
   if (hwpt.levels == 0 || hwpt.page_sizes == 0) return 0;
   using Key = std::tuple<PageTableFormat, unsigned, unsigned, std::uint64_t, std::vector<MemoryRange>, std::uint64_t>;
   static std::map<Key, std::uint64_t> counted;  // walking a terabyte takes a while
@@ -855,12 +870,14 @@ void Replay::check_proof(const Plan& plan, Faults& faults) const {
       }
       for (DeviceIndex member : group_of(request_, *request_.host.find_device(w))) {
         const std::string& id = request_.host.device(member).id;
-        if (member < *request_.host.find_device(w) && vm_of_device(request_, id) == vm) faults.push_back("not the lowest");
+        if (member < *request_.host.find_device(w) && vm_of_device(request_, id) == vm)
+          faults.push_back("not the lowest");
       }
     }
     for (std::size_t i = 0; i < o.witness.size(); ++i) {
       for (std::size_t j = 0; j < i; ++j) {
-        if (o.witness[i] == o.witness[j] || !exclusive(o.witness[i], o.witness[j])) faults.push_back("witnesses may share");
+        if (o.witness[i] == o.witness[j] || !exclusive(o.witness[i], o.witness[j]))
+          faults.push_back("witnesses may share");
       }
     }
   } else if (o.lower_bound > (first ? best_.fewest_hwpts : best_.objectives[Objective::hwpts])) {
