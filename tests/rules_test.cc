@@ -111,7 +111,11 @@ std::string host_text(const Case& c) {
                      (c.kernel.empty() ? "" : ", " + c.kernel) + "}\niommus:\n  - {id: ua, " + c.a + "}\n";
   if (!c.b.empty()) text += "  - {id: ub, " + c.b + "}\n";
   const auto device = [](const char* id, const char* unit, int group, const std::string& more) {
-    return fmt::format("  - {{id: {}, iommu: {}, group: {}{}{}}}\n", id, unit, group, more.empty() ? "" : ", ", more);
+    // Not PCI ids, so whether their DMA is coherent must be said.
+    const bool said = more.find("dma_coherent") != std::string::npos;
+    const char* coherent = said ? "" : ", dma_coherent: {value: true, source: firmware}";
+    return fmt::format("  - {{id: {}, iommu: {}, group: {}{}{}{}}}\n", id, unit, group, coherent,
+                       more.empty() ? "" : ", ", more);
   };
   return text + "devices:\n" + device("a", "ua", 1, c.device_a) + device("b", c.b.empty() ? "ua" : "ub", 2, c.device_b);
 }

@@ -259,6 +259,7 @@ class ConflictFinder {
     CoverInstance cover = cover_of(items, enforced);
     if (!every_element_accepted(cover)) return false;
     if (!cover.max_blocks) return true;
+    keep_apart(cover, items, enforced);
     return solve_cover(cover, budget_).status == CoverStatus::solved;
   }
 
@@ -282,12 +283,15 @@ class ConflictFinder {
       cover.candidates.push_back(std::move(candidate));
     }
     if (is_enforced(Kind::limit, 0, enforced)) cover.max_blocks = problem_.max_hwpts;
+    return cover;
+  }
+
+  void keep_apart(CoverInstance& cover, const std::vector<Item>& items, const std::vector<bool>& enforced) const {
     for (std::uint32_t a = 0; a < items.size(); ++a) {
       for (std::uint32_t b = a + 1; b < items.size(); ++b) {
         if (apart(items[a], items[b], enforced)) cover.apart.emplace_back(a, b);
       }
     }
-    return cover;
   }
 
   std::vector<Item> bound_items(const std::vector<bool>& enforced) const {
@@ -478,8 +482,9 @@ class DomainIdConflict {
     }
     std::uint32_t offset = 0;
     for (std::size_t v = 0; v < finders_.size(); ++v) {
-      const CoverInstance own = finders_[v].cover_of(items[v], enforced_[v]);
+      CoverInstance own = finders_[v].cover_of(items[v], enforced_[v]);
       if (!ConflictFinder::every_element_accepted(own)) return false;
+      finders_[v].keep_apart(own, items[v], enforced_[v]);
       append(joint, own, items[v], offset);
       offset += static_cast<std::uint32_t>(items[v].size());
     }

@@ -286,7 +286,7 @@ Plan make_plan(const Request& request, const Law& law, const PlanOptions& option
   plan.fingerprint = fingerprint(request.host);
   plan.vms.clear();
   for (const VirtualMachine& vm : request.vms) plan.vms.push_back(vm.name);
-  if (plan.unknown.empty()) plan.assumptions = assumed_facts(unknown.completed());
+  plan.assumptions = assumed_facts(unknown.completed());
   if (plan.unknown.empty() && unknown.any()) plan.unknown = unknown.deciding(plan);
   if (!plan.unknown.empty()) plan.verdict = Verdict::undecided;
   if (plan.verdict == Verdict::undecided && plan.unknown.empty()) {
