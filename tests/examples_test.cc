@@ -1,6 +1,6 @@
 // The examples do what their READMEs show.
 //
-// Every `console` block of examples/*/README.md holds commands, lines that start with `$ ./dev ` or `$ ioplan `, each
+// Every `console` block of README.md and of examples/*/README.md holds commands, lines that start with `$ ./dev ` or `$ ioplan `, each
 // followed by what it prints (stdout and stderr together, as a terminal shows them). The test runs the built program
 // from the root of the source tree and compares to the letter. With IOPLAN_UPDATE=1 it writes the outputs into the
 // READMEs instead; read the diff before you commit it.
@@ -105,8 +105,9 @@ bool update() { return std::getenv("IOPLAN_UPDATE") != nullptr; }
 
 TEST(Examples, ReadmesShowWhatTheProgramPrints) {
   std::size_t commands = 0;
-  for (const fs::path& folder : example_folders()) {
-    const fs::path file = folder / "README.md";
+  std::vector<fs::path> readmes = {fs::path(IOPLAN_SOURCE_DIR) / "README.md"};
+  for (const fs::path& folder : example_folders()) readmes.push_back(folder / "README.md");
+  for (const fs::path& file : readmes) {
     SCOPED_TRACE(file.string());
     const std::vector<std::string> readme = lines_of(file);
     const std::vector<std::string> now = with_outputs(readme, [&](const std::string& command, const auto& shown) {
