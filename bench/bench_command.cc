@@ -1,8 +1,7 @@
 // The whole command on a host of 4096 functions: `ioplan plan` from YAML and from JSON, to text and to JSON, judge
-// included. Wall time, CPU time and peak resident memory of the child (wait4); the machine may be busy, so wall is an
-// upper bound. `version` is the floor: start and end of the
-// process. Before timing the output is looked at, and the dynamic linker is asked which Z3 functions were bound: none
-// may be, because Z3 is only for those who ask for it.
+// included. Wall time, CPU time and peak resident memory of the child (wait4); on a busy machine wall time is an upper
+// bound. `version` is the floor: start and end of the process. Before timing the output is looked at, and the dynamic
+// linker is asked which Z3 functions were bound: none may be, because Z3 is only for those who ask for it.
 //
 // usage: bench_command [--benchmark_...]; the program is the one built beside it.
 

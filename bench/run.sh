@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every benchmark of a build: bench/run.sh BUILD_DIR [GOOGLE_BENCHMARK_OPTION...]. A few minutes.
+# Runs every benchmark of a build: bench/run.sh BUILD_DIR [GOOGLE_BENCHMARK_OPTION...]. Under two minutes.
 # Fails when a benchmark finds a wrong result (a row with ERROR OCCURRED).
 set -euo pipefail
 build=${1:?usage: bench/run.sh BUILD_DIR [OPTION...]}

@@ -201,10 +201,11 @@ void mark_sides(const World& world, const Scene& scene, std::vector<Clump>& clum
 
 }  // namespace
 
-bool Clump::twin_of(const Clump& o) const {
-  return accepted == o.accepted && side_a == o.side_a && side_b == o.side_b && enforceable == o.enforceable &&
-         pools == o.pools;
+bool Clump::like(const Clump& o) const {
+  return accepted == o.accepted && side_a == o.side_a && side_b == o.side_b && pools == o.pools;
 }
+
+bool Clump::twin_of(const Clump& o) const { return like(o) && enforceable == o.enforceable; }
 
 std::vector<Clump> clumps_of(const World& world, const Scene& scene, const Choices& choices) {
   Ties ties(scene.items.size());

@@ -58,7 +58,8 @@ struct Clump {
   bool foe_of(const Clump& other) const {  // a `separate` rule keeps the two apart
     return side_a.intersects(other.side_b) || side_b.intersects(other.side_a);
   }
-  bool twin_of(const Clump& other) const;  // nothing tells the two apart
+  bool like(const Clump& other) const;     // nothing but their number of CC-capable devices tells the two apart
+  bool twin_of(const Clump& other) const;  // nothing does
 };
 
 // All clumps of the scene. One that a rule tears apart from within has an empty accept set.

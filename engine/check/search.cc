@@ -52,10 +52,12 @@ class Search {
         limit_(hwpt_limit(world.request.policy)),
         left_(pool_capacities(world)) {
     for (const Scene& scene : world.scenes) add_part(world, scene);
+    merge_twins();
     if (goal != Goal::least) drop_followers();
     std::stable_sort(todo_.begin(), todo_.end(), [](const Placed& a, const Placed& b) {
       return std::pair(a.part, a.clump.accepted.count()) < std::pair(b.part, b.clump.accepted.count());
     });
+    exclusive_first();
     for (std::size_t i = 1; i < todo_.size(); ++i) {
       todo_[i].twin_of_previous = todo_[i].part == todo_[i - 1].part && todo_[i].clump.twin_of(todo_[i - 1].clump);
     }
@@ -73,6 +75,23 @@ class Search {
     const std::size_t part = parts_.size();
     parts_.push_back({&scene, choices_of(world, scene), needed_flags(scene)});
     for (Clump& clump : clumps_of(world, scene, parts_.back().choices)) todo_.push_back({part, std::move(clump)});
+  }
+
+  // Clumps that nothing tells apart may as well share: a HWPT that takes one takes them all, and the one that is best
+  // for one is best for all. So the search grows with distinct clumps and not with devices.
+  void merge_twins() {
+    std::vector<Placed> kept;
+    for (Placed& p : todo_) {
+      const auto twin = std::find_if(kept.begin(), kept.end(), [&](const Placed& k) {
+        return k.part == p.part && k.clump.like(p.clump) && !k.clump.foe_of(p.clump);
+      });
+      if (twin == kept.end()) {
+        kept.push_back(std::move(p));
+      } else {
+        twin->clump.enforceable += p.clump.enforceable;
+      }
+    }
+    todo_ = std::move(kept);
   }
 
   // A clump may follow another that is harder to please; then it needs no place of its own.
@@ -93,6 +112,22 @@ class Search {
       kept.push_back(std::move(p));
     }
     todo_ = std::move(kept);
+  }
+
+  static bool may_share(const Placed& a, const Placed& b) {
+    return a.part == b.part && a.clump.accepted.intersects(b.clump.accepted) && !a.clump.foe_of(b.clump);
+  }
+
+  // Clumps of which no two may share come first: the HWPTs that they need are there from the start, and one too many is
+  // cut off as soon as it is opened.
+  void exclusive_first() {
+    std::vector<Placed> front, rest;
+    for (Placed& p : todo_) {
+      const bool shares = std::any_of(front.begin(), front.end(), [&](const Placed& f) { return may_share(p, f); });
+      (shares ? rest : front).push_back(std::move(p));
+    }
+    todo_ = std::move(front);
+    std::move(rest.begin(), rest.end(), std::back_inserter(todo_));
   }
 
   // What a HWPT adds when it is this choice. Clumps that join later can only add to it.
