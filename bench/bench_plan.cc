@@ -10,7 +10,7 @@
 #include "bench/synthetic_host.h"
 #include "constraints/kernel_law.h"
 #include "engine/check/check.h"
-#include "engine/solve/planner.h"
+#include "engine/planner/planner.h"
 #include "engine/solve/solver.h"
 
 namespace ioplan::bench {

@@ -12,7 +12,7 @@
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
 #include "engine/explain/sentence.h"
-#include "engine/solve/missing.h"
+#include "engine/planner/missing.h"
 #include "engine/solve/solver.h"
 
 namespace ioplan::cli {

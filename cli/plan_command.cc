@@ -11,7 +11,7 @@
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
 #include "engine/solve/baselines.h"
-#include "engine/solve/planner.h"
+#include "engine/planner/planner.h"
 #include "engine/solve/symbolic.h"
 
 namespace ioplan::cli {

@@ -19,8 +19,8 @@
 
 #include "constraints/kernel_law.h"
 #include "engine/document/load.h"
-#include "engine/solve/missing.h"
-#include "engine/solve/planner.h"
+#include "engine/planner/missing.h"
+#include "engine/planner/planner.h"
 #include "tests/support/generator.h"
 
 namespace ioplan {

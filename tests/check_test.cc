@@ -21,7 +21,7 @@
 #include "engine/check/tables.h"
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
-#include "engine/solve/planner.h"
+#include "engine/planner/planner.h"
 #include "tests/support/generator.h"
 #include "tests/support/mutants.h"
 #include "tests/support/replay.h"

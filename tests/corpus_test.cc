@@ -26,7 +26,7 @@
 #include "engine/check/check.h"
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
-#include "engine/solve/planner.h"
+#include "engine/planner/planner.h"
 
 namespace ioplan {
 namespace {

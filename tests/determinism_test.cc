@@ -23,7 +23,7 @@
 #include "constraints/kernel_law.h"
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
-#include "engine/solve/planner.h"
+#include "engine/planner/planner.h"
 #include "tests/support/generator.h"
 
 namespace ioplan {

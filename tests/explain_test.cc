@@ -23,8 +23,8 @@
 #include "engine/base/text.h"
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
-#include "engine/solve/missing.h"
-#include "engine/solve/planner.h"
+#include "engine/planner/missing.h"
+#include "engine/planner/planner.h"
 #include "tests/support/enforce.h"
 #include "tests/support/generator.h"
 

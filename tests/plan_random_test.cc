@@ -23,7 +23,7 @@
 #include "constraints/kernel_law.h"
 #include "engine/base/text.h"
 #include "engine/document/load.h"
-#include "engine/solve/planner.h"
+#include "engine/planner/planner.h"
 #include "tests/support/generator.h"
 #include "tests/support/oracle.h"
 

@@ -25,7 +25,7 @@
 #include "constraints/kernel_law.h"
 #include "engine/document/load.h"
 #include "engine/explain/sentence.h"
-#include "engine/solve/planner.h"
+#include "engine/planner/planner.h"
 #include "engine/solve/problem.h"
 
 namespace ioplan {

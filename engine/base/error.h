@@ -1,5 +1,5 @@
 // "The world said no": an error is a value with the user's words, the place and the advice. The other two kinds of no
-// are a verdict (engine/plan/plan.h), which is an answer, and a broken invariant, which aborts.
+// are a verdict (engine/model/plan.h), which is an answer, and a broken invariant, which aborts.
 //
 // Style of messages: lowercase, one line, no final period, the user's words in backticks; what to do goes into `help`.
 #pragma once

@@ -29,7 +29,7 @@ class Law {
   virtual std::span<const Rule* const> rules() const = 0;
 
   // The device as its registers and driver make it; VM-dependent quantities are left 0.
-  // Requires: every fact that the device's driver reads is present (engine/plan completes unknown ones first).
+  // Requires: every fact that the device's driver reads is present (engine/planner completes unknown ones first).
   virtual DeviceQuantities describe(const Host& host, DeviceIndex device) const = 0;
 
   // What HWPT_ALLOC on this device with these flags would make. Total: whether it is refused is for the rules of

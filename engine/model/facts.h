@@ -3,7 +3,7 @@
 // Every scalar fact lives in a small array of optional 64-bit values, named by an enumeration and described by one
 // table row (facts.cc): its key in the documents, its kind, the drivers it matters to, the stock default if it has one,
 // and values worth trying when it is absent. The document reader, the fingerprint, the list of assumptions and the
-// search for facts that would decide an answer (engine/plan/undecided.cc) all walk these tables; a new fact is one row.
+// search for facts that would decide an answer (engine/planner/planner.cc) all walk these tables; a new fact is one row.
 #pragma once
 
 #include <array>

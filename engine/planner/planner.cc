@@ -1,6 +1,6 @@
 // The steps around the solver: unknown facts, preferences, assumptions, and the reasons of a no.
 
-#include "engine/solve/planner.h"
+#include "engine/planner/planner.h"
 
 #include <algorithm>
 #include <array>
@@ -9,7 +9,7 @@
 #include <fmt/format.h>
 
 #include "engine/explain/explain.h"
-#include "engine/solve/missing.h"
+#include "engine/planner/missing.h"
 #include "engine/solve/solver.h"
 
 namespace ioplan {

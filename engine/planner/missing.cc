@@ -1,4 +1,4 @@
-#include "engine/solve/missing.h"
+#include "engine/planner/missing.h"
 
 #include <algorithm>
 #include <set>
