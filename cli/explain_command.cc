@@ -13,6 +13,7 @@
 #include "engine/document/plan_document.h"
 #include "engine/explain/sentence.h"
 #include "engine/planner/missing.h"
+#include "engine/solve/needs.h"
 #include "engine/solve/solver.h"
 
 namespace ioplan::cli {
@@ -23,8 +24,9 @@ class Explainer {
  public:
   Explainer(const Plan& plan, Request request) : plan_(plan), request_(std::move(request)), rules_(kernel_law()) {
     for (const MissingFact& f : unknown_facts(request_)) f.set(request_, f.candidates[0]);
+    const std::vector<Needs> needs = settle_needs(request_, plan_.preferences);
     for (std::size_t v = 0; v < request_.vms.size(); ++v) {
-      models_.push_back(model_vm(request_, VmIndex(v), needs_of(request_.vms[v]), rules_, kernel_law()));
+      models_.push_back(model_vm(request_, VmIndex(v), needs[v], rules_, kernel_law()));
     }
   }
 
@@ -43,18 +45,6 @@ class Explainer {
   }
 
  private:
-  Needs needs_of(const VirtualMachine& vm) const {
-    Needs n = vm.needs;
-    const auto settle = [&](Need& need, const char* key) {
-      if (need != Need::preferred) return;
-      need = std::ranges::find(plan_.preferences, vm.name + "." + key) != plan_.preferences.end() ? Need::required : Need::no;
-    };
-    settle(n.dirty_tracking, "dirty_tracking");
-    settle(n.nest_parent, "nest_parent");
-    settle(n.pasid, "pasid");
-    return n;
-  }
-
   std::string hwpt_help() const {
     std::string text = "it has";
     for (const PlannedHwpt& h : plan_.hwpts) text += " " + h.id;

@@ -12,6 +12,7 @@
 #include "engine/document/plan_document.h"
 #include "engine/solve/baselines.h"
 #include "engine/planner/planner.h"
+#include "engine/solve/needs.h"
 #include "engine/solve/symbolic.h"
 
 namespace ioplan::cli {
@@ -53,30 +54,13 @@ std::string contradictions(const std::string& bytes, const Request& request) {
   return text;
 }
 
-std::vector<Needs> decided_needs(const Request& request, const Plan& plan) {
-  std::vector<Needs> needs;
-  for (const VirtualMachine& vm : request.vms) {
-    Needs n = vm.needs;
-    const auto settle = [&](Need& need, const char* key) {
-      if (need != Need::preferred) return;
-      const bool adopted = std::ranges::find(plan.preferences, vm.name + "." + key) != plan.preferences.end();
-      need = adopted ? Need::required : Need::no;
-    };
-    settle(n.dirty_tracking, "dirty_tracking");
-    settle(n.nest_parent, "nest_parent");
-    settle(n.pasid, "pasid");
-    needs.push_back(n);
-  }
-  return needs;
-}
-
 // What the kernel's automatic attach makes of the devices in the order of their ids.
 std::string first_fit_line(const Request& request, const Plan& plan) {
   const RuleBook rules(kernel_law());
   std::size_t tables = 0;
   std::string broken;
   bool complete = true;
-  const std::vector<Needs> needs = decided_needs(request, plan);
+  const std::vector<Needs> needs = settle_needs(request, plan.preferences);
   for (std::size_t v = 0; v < request.vms.size(); ++v) {
     const VmModel model = model_vm(request, VmIndex(v), needs[v], rules, kernel_law());
     std::vector<std::uint32_t> order(model.problem.groups.size());
@@ -95,7 +79,7 @@ std::string first_fit_line(const Request& request, const Plan& plan) {
 
 std::string compare_text(const Request& request, const Plan& plan) {
   const RuleBook rules(kernel_law());
-  const std::vector<Needs> needs = decided_needs(request, plan);
+  const std::vector<Needs> needs = settle_needs(request, plan.preferences);
   std::string text;
   for (std::size_t v = 0; v < request.vms.size(); ++v) {
     const VmModel model = model_vm(request, VmIndex(v), needs[v], rules, kernel_law());
@@ -118,7 +102,7 @@ std::string compare_text(const Request& request, const Plan& plan) {
 
 nlohmann::ordered_json compare_json(const Request& request, const Plan& plan) {
   const RuleBook rules(kernel_law());
-  const std::vector<Needs> needs = decided_needs(request, plan);
+  const std::vector<Needs> needs = settle_needs(request, plan.preferences);
   auto result = nlohmann::ordered_json::array();
   for (std::size_t v = 0; v < request.vms.size(); ++v) {
     const VmModel model = model_vm(request, VmIndex(v), needs[v], rules, kernel_law());
@@ -143,7 +127,7 @@ nlohmann::ordered_json compare_json(const Request& request, const Plan& plan) {
 // Z3's second opinion on a decided plan: empty when it agrees.
 std::string symbolic_disagreement(const Request& request, const Plan& plan, std::string& note) {
   if (plan.verdict == Verdict::undecided) return {};
-  const SymbolicAnswer answer = solve_symbolic(request, decided_needs(request, plan), kernel_law());
+  const SymbolicAnswer answer = solve_symbolic(request, settle_needs(request, plan.preferences), kernel_law());
   if (answer.verdict == Verdict::undecided) {
     note = "warning: z3 gave up within its resource limit; no second opinion\n";
     return {};
@@ -162,7 +146,7 @@ std::string symbolic_disagreement(const Request& request, const Plan& plan, std:
 
 Result<void> write_smt2(const Plan& plan, const Request& request, const std::string& path) {
   std::string text = plan.optimality.smt2;
-  if (text.empty()) text = one_fewer_smt2(solve(request, decided_needs(request, plan), kernel_law(), {}), request);
+  if (text.empty()) text = one_fewer_smt2(solve(request, settle_needs(request, plan.preferences), kernel_law(), {}), request);
   std::ofstream out(path);
   if (!(out << text).flush()) return failure(fmt::format("cannot write `{}`", path), "choose a file in a directory that can be written");
   return {};

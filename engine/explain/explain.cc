@@ -10,6 +10,7 @@
 
 #include "engine/base/text.h"
 #include "engine/explain/conflict.h"
+#include "engine/solve/needs.h"
 
 namespace ioplan {
 
@@ -19,18 +20,6 @@ struct Change {
   Fix fix;
   std::function<void(Request&)> apply;
 };
-
-std::vector<Needs> required_only(const Request& request) {
-  std::vector<Needs> needs;
-  for (const VirtualMachine& vm : request.vms) {
-    Needs n = vm.needs;
-    for (Need* need : {&n.dirty_tracking, &n.nest_parent, &n.pasid}) {
-      if (*need == Need::preferred) *need = Need::no;
-    }
-    needs.push_back(n);
-  }
-  return needs;
-}
 
 // Changes that a conflict suggests. Each is a guess until it is planned.
 class Suggestions {
@@ -229,12 +218,12 @@ class FixSearch {
   };
 
   bool feasible(const Request& request) const {
-    return solve(request, required_only(request), law_, budget_).verdict == Verdict::feasible;
+    return solve(request, settle_needs(request, {}), law_, budget_).verdict == Verdict::feasible;
   }
 
   Reason ask(const Request& request) const {
     Reason reason;
-    const Solved solved = solve(request, required_only(request), law_, budget_);
+    const Solved solved = solve(request, settle_needs(request, {}), law_, budget_);
     reason.feasible = solved.verdict == Verdict::feasible;
     if (reason.feasible) return reason;
     reason.conflict = vm_conflict(request, reason.vm);
@@ -300,7 +289,7 @@ class FixSearch {
       const std::uint64_t middle = fits + (too_much - fits) / 2;
       Request smaller = request;
       Suggestions::shrink(request, vm, middle * Suggestions::kMemoryStep).apply(smaller);
-      const bool works = solve(smaller, required_only(smaller), law_, budget_).verdict == Verdict::feasible;
+      const bool works = solve(smaller, settle_needs(smaller, {}), law_, budget_).verdict == Verdict::feasible;
       (works ? fits : too_much) = middle;
     }
     return Suggestions::shrink(request, vm, fits * Suggestions::kMemoryStep);

@@ -10,6 +10,7 @@
 
 #include "engine/explain/explain.h"
 #include "engine/planner/missing.h"
+#include "engine/solve/needs.h"
 #include "engine/solve/solver.h"
 
 namespace ioplan {
@@ -22,21 +23,13 @@ struct Answer {
   std::vector<Needs> needs;
 };
 
-// Preferred needs, dropped or made required.
-Needs decide(const Needs& needs, unsigned adopted) {
-  Needs decided = needs;
-  const auto settle = [&](Need& need, unsigned bit) {
-    if (need == Need::preferred) need = (adopted >> bit & 1) != 0 ? Need::required : Need::no;
-  };
-  settle(decided.dirty_tracking, 0);
-  settle(decided.nest_parent, 1);
-  settle(decided.pasid, 2);
-  return decided;
-}
-
+// Which of kPreferableNeeds are preferred, as bits.
 unsigned preferred(const Needs& needs) {
-  return (needs.dirty_tracking == Need::preferred ? 1U : 0U) | (needs.nest_parent == Need::preferred ? 2U : 0U) |
-         (needs.pasid == Need::preferred ? 4U : 0U);
+  unsigned bits = 0;
+  for (std::size_t n = 0; n < kPreferableNeeds.size(); ++n) {
+    if (needs.*kPreferableNeeds[n].second == Need::preferred) bits |= 1U << n;
+  }
+  return bits;
 }
 
 // No objective up to and including the number of HWPTs is worse.
@@ -55,7 +48,7 @@ class Planner {
   // Requires: complete facts.
   Answer answer(const Request& request) const {
     Answer result;
-    for (const VirtualMachine& vm : request.vms) result.needs.push_back(decide(vm.needs, 0));
+    for (const VirtualMachine& vm : request.vms) result.needs.push_back(settle_needs(vm.needs, 0));
     result.solved = solve_with(request, result.needs);
     if (result.solved.verdict == Verdict::feasible) {
       // The proof is that of the question without preferences: it has as many HWPTs and rests on the documents alone.
@@ -82,7 +75,7 @@ class Planner {
       for (unsigned set : kBySize) {
         if (set == 0 || (set & ~wanted) != 0) continue;
         std::vector<Needs> needs = result.needs;
-        needs[v] = decide(request.vms[v].needs, set);
+        needs[v] = settle_needs(request.vms[v].needs, set);
         Solved solved = solve_with(request, needs);
         if (solved.verdict != Verdict::feasible ||
             !costs_nothing(solved.values, result.solved.values, request.policy.objectives)) {
@@ -98,12 +91,11 @@ class Planner {
   }
 
   static void list_preferences(const VirtualMachine& vm, const Needs& decided, Plan& plan) {
-    const auto list = [&](Need wish, Need outcome, const char* name) {
-      if (wish == Need::preferred && outcome == Need::required) plan.preferences.push_back(vm.name + "." + name);
-    };
-    list(vm.needs.dirty_tracking, decided.dirty_tracking, "dirty_tracking");
-    list(vm.needs.nest_parent, decided.nest_parent, "nest_parent");
-    list(vm.needs.pasid, decided.pasid, "pasid");
+    for (const auto& [key, need] : kPreferableNeeds) {
+      if (vm.needs.*need == Need::preferred && decided.*need == Need::required) {
+        plan.preferences.push_back(vm.name + "." + std::string(key));
+      }
+    }
   }
 
   const Law& law_;
