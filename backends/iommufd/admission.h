@@ -1,0 +1,19 @@
+// What this process and this machine must have to spare before a plan's memory is pinned, with the numbers that are
+// needed. Reads, and changes nothing. Held by tests/iommufd_backend_test.cc.
+#pragma once
+
+#include "backends/iommufd/system.h"
+#include "engine/model/plan.h"
+
+namespace ioplan::iommufd {
+
+// The size of the pages that back an IOAS's memory, in bytes: the plan's, at least the kernel's.
+std::uint64_t backing_page(System& system, const PlannedIoas& ioas);
+
+// Whether RLIMIT_MEMLOCK allows all that the plan pins. CAP_IPC_LOCK lifts it (pages.c iopt_alloc_pages).
+Result<void> require_memlock(System& system, const Plan& plan);
+
+// Whether enough huge pages are free, for every size that the plan's memory is backed by.
+Result<void> require_huge_pages(System& system, const Plan& plan);
+
+}  // namespace ioplan::iommufd

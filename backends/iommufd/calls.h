@@ -1,0 +1,64 @@
+// iommufd's and the VFIO cdev's ioctls as functions: one call each, values in, value or errno out.
+//
+// `iommu` is a descriptor of /dev/iommu, `device` one of a VFIO cdev; objects are named by the ids that the kernel
+// gave. Nothing is remembered here. Source: KR 1.2, 1.3; the structures are in uapi.h. Held by
+// tests/iommufd_backend_test.cc.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "backends/iommufd/system.h"
+#include "backends/iommufd/uapi.h"
+#include "engine/base/range.h"
+
+namespace ioplan::iommufd {
+
+using ObjectId = std::uint32_t;
+
+struct IovaRanges {
+  std::vector<Range> ranges;  // ascending
+  std::uint64_t alignment = 1;
+};
+
+// GET_HW_INFO's answer: registers whose layout depends on the type, zeros beyond what the kernel wrote.
+struct HwInfo {
+  std::uint32_t type = uapi::IOMMU_HW_INFO_TYPE_NONE;
+  std::array<std::byte, sizeof(uapi::iommu_hw_info_arm_smmuv3)> data{};  // the largest
+
+  template <class Layout>
+  Layout as() const {
+    static_assert(sizeof(Layout) <= sizeof(data));
+    Layout layout;
+    std::memcpy(&layout, data.data(), sizeof(layout));
+    return layout;
+  }
+};
+
+// One mapping: [iova, iova + length) of an IOAS.
+struct Mapping {
+  std::uint64_t iova = 0;
+  std::uint64_t length = 0;
+  std::uint32_t flags = 0;  // IOMMU_IOAS_MAP_*
+};
+
+Reply<ObjectId> ioas_alloc(System& system, int iommu);
+Reply<void> ioas_allow_iovas(System& system, int iommu, ObjectId ioas, const std::vector<Range>& ranges);
+Reply<IovaRanges> ioas_iova_ranges(System& system, int iommu, ObjectId ioas);
+Reply<void> ioas_map(System& system, int iommu, ObjectId ioas, const Mapping& mapping, std::uint64_t user_address);
+Reply<void> ioas_map_file(System& system, int iommu, ObjectId ioas, const Mapping& mapping, int fd,
+                          std::uint64_t offset);
+Reply<std::uint64_t> ioas_unmap(System& system, int iommu, ObjectId ioas, std::uint64_t iova, std::uint64_t length);
+Reply<ObjectId> hwpt_alloc(System& system, int iommu, ObjectId device, ObjectId ioas, std::uint32_t flags);
+Reply<void> destroy(System& system, int iommu, ObjectId object);
+Reply<HwInfo> get_hw_info(System& system, int iommu, ObjectId device);
+Reply<void> set_rlimit_mode(System& system, int iommu, std::uint64_t mode);
+
+Reply<ObjectId> vfio_bind(System& system, int device, int iommu);
+Reply<ObjectId> vfio_attach(System& system, int device, ObjectId pt);  // the HWPT that results, or the IOAS of an mdev
+Reply<void> vfio_detach(System& system, int device);
+
+}  // namespace ioplan::iommufd

@@ -1,0 +1,448 @@
+#include "backends/iommufd/iommufd_backend.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "backends/iommufd/admission.h"
+#include "backends/iommufd/device.h"
+#include "backends/iommufd/refusal.h"
+#include "backends/iommufd/registers.h"
+#include "engine/base/text.h"
+
+namespace ioplan::iommufd {
+
+namespace {
+
+std::uint32_t uapi_flags(std::uint8_t planned) {
+  std::uint32_t flags = 0;
+  if ((planned & kDirtyTracking) != 0) flags |= uapi::IOMMU_HWPT_ALLOC_DIRTY_TRACKING;
+  if ((planned & kNestParent) != 0) flags |= uapi::IOMMU_HWPT_ALLOC_NEST_PARENT;
+  if ((planned & kPasid) != 0) flags |= uapi::IOMMU_HWPT_ALLOC_PASID;
+  return flags;
+}
+
+template <class Values>
+auto* find_name(Values& values, std::string_view name) {
+  const auto it = values.find(name);
+  return it == values.end() ? nullptr : &it->second;
+}
+
+// A plan's address space; one without predictions for a step that names none of the plan's.
+PlannedIoas planned_space(const Plan& plan, const std::string& id) {
+  const auto it = std::ranges::find(plan.ioas, id, &PlannedIoas::id);
+  if (it != plan.ioas.end()) return *it;
+  PlannedIoas unknown;
+  unknown.id = id;
+  return unknown;
+}
+
+// The plan's memory range that holds the map, so that its pieces come from one file; or the map itself.
+MemoryRange planned_range(const PlannedIoas& space, const Step& step) {
+  for (const MemoryRange& m : space.memory) {
+    if (m.gpa.contains(step.iova)) return m;
+  }
+  return {step.iova, step.writeable ? Access::read_write : Access::read_only};
+}
+
+std::string text_of(const std::vector<Range>& ranges) {
+  std::string text;
+  for (const Range& r : ranges) text += fmt::format("{}{:#x}-{:#x}", text.empty() ? "" : " ", r.start, r.last);
+  return text.empty() ? "nothing" : text;
+}
+
+bool contain(const std::vector<Range>& seen, const std::vector<Range>& predicted) {
+  RangeSet set;
+  for (const Range& r : seen) set.add(r);
+  return std::ranges::all_of(predicted, [&](const Range& r) { return set.contains(r); });
+}
+
+}  // namespace
+
+class IommufdBackend::StepAction final : public Action {
+ public:
+  StepAction(std::string remains, Work perform, Work undo, std::function<std::optional<ObjectId>()> object)
+      : remains_(std::move(remains)),
+        perform_(std::move(perform)),
+        undo_(std::move(undo)),
+        object_(std::move(object)) {}
+
+  Result<void> perform(const Progress& /*progress*/) override { return perform_(); }
+  Result<void> undo() override { return undo_(); }
+  std::string remains() const override {
+    const auto id = object_();
+    return id ? fmt::format("{} (object {})", remains_, *id) : remains_;
+  }
+
+ private:
+  std::string remains_;
+  Work perform_, undo_;
+  std::function<std::optional<ObjectId>()> object_;
+};
+
+IommufdBackend::IommufdBackend(System& system, Host host, IommufdOptions options)
+    : system_(system), host_(std::move(host)), options_(std::move(options)) {
+  if (options_.iommu) iommu_ = Descriptor::lent(*options_.iommu);
+}
+
+// Devices before the context, and the context before the memory that it has pinned.
+IommufdBackend::~IommufdBackend() {
+  devices_.clear();
+  iommu_ = {};
+}
+
+std::optional<ObjectId> IommufdBackend::object(std::string_view name) const {
+  if (const Ioas* ioas = find_name(ioas_, name)) return ioas->id;
+  if (const Hwpt* hwpt = find_name(hwpts_, name)) return hwpt->id;
+  if (const Device* device = find_name(devices_, name)) return device->id;
+  return std::nullopt;
+}
+
+std::optional<int> IommufdBackend::device_descriptor(std::string_view device) const {
+  const Device* bound = find_name(devices_, device);
+  return bound == nullptr ? std::nullopt : std::optional(bound->file.get());
+}
+
+// ------------------------------------------------------------------------------------------------- before the first
+// step
+
+Result<void> IommufdBackend::admit(const Plan& plan) {
+  for (const PlannedHwpt& h : plan.hwpts) {
+    if (h.kind == HwptKind::nested)
+      return failure(fmt::format("`{}` is nested: its tables are the guest's to give", h.id));
+  }
+  if (auto opened = open_iommu(); !opened) return opened;
+  for (const Step& s : plan.steps) {
+    if (s.kind != StepKind::bind) continue;
+    if (auto usable = admit_device(s.device); !usable) return usable;
+  }
+  if (auto enough = require_memlock(system_, plan); !enough) return enough;
+  if (options_.memory) return {};
+  return require_huge_pages(system_, plan);
+}
+
+// Who lends a device has opened it, so sysfs is not asked: it may not be there.
+Result<void> IommufdBackend::admit_device(const std::string& id) {
+  if (options_.devices.contains(id)) return {};
+  if (const auto cdev = find_cdev(system_, id); !cdev) return tl::make_unexpected(cdev.error());
+  if (is_mediated(id)) return {};
+  return require_viable_group(system_, id);
+}
+
+Result<void> IommufdBackend::open_iommu() {
+  if (iommu_.is_open()) return {};
+  const auto fd = system_.open("/dev/iommu");
+  if (!fd) return refused(Call::open_iommu, "opening /dev/iommu", fd.error().value);
+  iommu_ = Descriptor::owned(system_, *fd);
+  return {};
+}
+
+Result<int> IommufdBackend::context() {
+  if (const auto opened = open_iommu(); !opened) return tl::make_unexpected(opened.error());
+  if (options_.accounting == Accounting::per_process && !accounting_chosen_) {
+    const auto set = set_rlimit_mode(system_, iommu_.get(), 1);
+    if (!set) return refused(Call::accounting, "counting locked memory by process", set.error().value);
+    accounting_chosen_ = true;
+  }
+  return iommu_.get();
+}
+
+// ------------------------------------------------------------------------------------------------- steps
+
+std::unique_ptr<Action> IommufdBackend::action(const std::string& name, std::string remains, Work perform, Work undo) {
+  return std::make_unique<StepAction>(std::move(remains), std::move(perform), std::move(undo),
+                                      [this, name] { return object(name); });
+}
+
+Result<std::unique_ptr<Action>> IommufdBackend::prepare(const Plan& plan, const Step& step) {
+  if (step.kind == StepKind::bind) return prepare_bind(step);
+  if (step.kind == StepKind::ioas_alloc) return prepare_ioas(step);
+  if (step.kind == StepKind::attach || step.kind == StepKind::attach_ioas) return prepare_attach(plan, step);
+  const Ioas* ioas = find_name(ioas_, step.ioas);
+  if (ioas == nullptr) return failure(fmt::format("`{}` is not allocated", step.ioas));
+  if (step.kind == StepKind::allow_iovas) return prepare_allow(step, *ioas);
+  if (step.kind == StepKind::hwpt_alloc) return prepare_hwpt(step, *ioas);
+  return prepare_map(plan, step);
+}
+
+Result<std::unique_ptr<Action>> IommufdBackend::prepare_bind(const Step& step) {
+  const std::string& id = step.device;
+  if (devices_.contains(id)) return failure(fmt::format("`{}` is bound already", id));
+  std::string cdev;
+  if (!options_.devices.contains(id)) {
+    auto found = find_cdev(system_, id);
+    if (!found) return tl::make_unexpected(found.error());
+    cdev = *found;
+  }
+  return action(
+      id, id + ", bound", [this, id, cdev] { return bind(id, cdev); }, [this, id] { return unbind(id); });
+}
+
+// A lent device that is bound stays bound whatever follows: only closing its last descriptor unbinds.
+Result<void> IommufdBackend::bind(const std::string& id, const std::string& cdev) {
+  const auto iommu = context();
+  if (!iommu) return tl::make_unexpected(iommu.error());
+  Device device;
+  if (const int* lent = find_name(options_.devices, id)) {
+    device.file = Descriptor::lent(*lent);
+  } else {
+    const auto fd = system_.open(cdev);
+    if (!fd) return refused(Call::open_device, fmt::format("opening {} of {}", cdev, id), fd.error().value);
+    device.file = Descriptor::owned(system_, *fd);
+  }
+  const auto bound = vfio_bind(system_, device.file.get(), *iommu);
+  if (!bound) return refused(Call::bind, fmt::format("bind of {} to iommufd", id), bound.error().value);
+  device.id = *bound;
+  if (auto same = verify_registers(id, device); !same) {
+    if (device.file.is_lent())
+      left_behind_.push_back(id + ", which was lent, stays bound until its descriptor is closed");
+    return same;
+  }
+  devices_.emplace(id, std::move(device));
+  return {};
+}
+
+// Kernels before 6.6 do not know the call, drivers without registers to show tell nothing: neither is compared.
+Result<void> IommufdBackend::verify_registers(const std::string& id, const Device& device) {
+  if (is_mediated(id)) return {};
+  const auto info = get_hw_info(system_, iommu_.get(), device.id);
+  if (info) return compare_registers(*info, host_, id);
+  const int why = info.error().value;
+  if (why == ENOTTY || why == EOPNOTSUPP) return {};
+  return refused(Call::hw_info, fmt::format("registers of the IOMMU of {}", id), why);
+}
+
+Result<void> IommufdBackend::unbind(const std::string& id) {
+  if (devices_.at(id).file.is_lent()) return failure("it was lent: closing its descriptor unbinds it");
+  note_detached(devices_.at(id));
+  devices_.erase(id);
+  return {};
+}
+
+Result<std::unique_ptr<Action>> IommufdBackend::prepare_ioas(const Step& step) {
+  const std::string& name = step.ioas;
+  if (ioas_.contains(name)) return failure(fmt::format("`{}` is there already", name));
+  const auto allocate = [this, name]() -> Result<void> {
+    const auto iommu = context();
+    if (!iommu) return tl::make_unexpected(iommu.error());
+    const auto id = ioas_alloc(system_, *iommu);
+    if (!id) return refused(Call::ioas_alloc, "allocation of " + name, id.error().value);
+    ioas_[name].id = *id;
+    return {};
+  };
+  return action(name, name, allocate, [this, name] { return destroy(ioas_, name); });
+}
+
+std::unique_ptr<Action> IommufdBackend::prepare_allow(const Step& step, const Ioas& ioas) {
+  return action(
+      step.ioas, step.ioas + ", with allowed ranges", [this, step] { return allow(step.ioas, step.ranges); },
+      [this, name = step.ioas, before = ioas.allowed] { return allow(name, before); });
+}
+
+Result<void> IommufdBackend::allow(const std::string& name, const std::vector<Range>& ranges) {
+  Ioas& ioas = ioas_.at(name);
+  const auto allowed = ioas_allow_iovas(system_, iommu_.get(), ioas.id, ranges);
+  if (!allowed) {
+    return refused(Call::allow_iovas, fmt::format("allowing {} in {}", text_of(ranges), name), allowed.error().value);
+  }
+  ioas.allowed = ranges;
+  return {};
+}
+
+Result<std::unique_ptr<Action>> IommufdBackend::prepare_hwpt(const Step& step, const Ioas& ioas) {
+  const std::string& name = step.hwpt;
+  if (hwpts_.contains(name)) return failure(fmt::format("`{}` is there already", name));
+  const Device* device = find_name(devices_, step.device);
+  if (device == nullptr) return failure(fmt::format("`{}` is not bound", step.device));
+  const auto allocate = [this, step, space = ioas.id, with = device->id]() -> Result<void> {
+    const auto id = hwpt_alloc(system_, iommu_.get(), with, space, uapi_flags(step.flags));
+    if (!id) {
+      const std::string what = fmt::format("allocation of {} in {} with {}", step.hwpt, step.ioas, step.device);
+      return refused(Call::hwpt_alloc, what, id.error().value);
+    }
+    hwpts_[step.hwpt] = {*id, step.ioas, HwptOrigin::allocated};
+    return {};
+  };
+  return action(name, name, allocate, [this, name] { return destroy(hwpts_, name); });
+}
+
+template <class Objects>
+Result<void> IommufdBackend::destroy(Objects& objects, const std::string& name) {
+  const auto gone = iommufd::destroy(system_, iommu_.get(), objects.at(name).id);
+  if (!gone) return refused(Call::destroy, "destroying " + name, gone.error().value);
+  objects.erase(name);
+  return {};
+}
+
+// A second attach would be a replace, which is not safe to try and cannot be taken back (KR 2.4).
+Result<std::unique_ptr<Action>> IommufdBackend::prepare_attach(const Plan& plan, const Step& step) {
+  const Device* device = find_name(devices_, step.device);
+  if (device == nullptr) return failure(fmt::format("`{}` is not bound", step.device));
+  if (!device->attached.empty()) return failure(fmt::format("`{}` is attached already", step.device));
+  std::string target = step.ioas, space = step.ioas;
+  if (step.kind == StepKind::attach) {
+    target = step.hwpt;
+    const Hwpt* hwpt = find_name(hwpts_, target);
+    space = hwpt == nullptr ? "" : hwpt->ioas;
+  }
+  if (!ioas_.contains(space)) return failure(fmt::format("`{}` is not allocated", target));
+  return action(
+      step.device, fmt::format("{}, attached to {}", step.device, target),
+      [this, step, in = planned_space(plan, space)] { return attach(step, in); },
+      [this, id = step.device] { return detach(id); });
+}
+
+Result<void> IommufdBackend::attach(const Step& step, const PlannedIoas& space) {
+  Device& device = devices_.at(step.device);
+  const bool to_hwpt = step.kind == StepKind::attach;
+  const std::string& target = to_hwpt ? step.hwpt : step.ioas;
+  const auto result = vfio_attach(system_, device.file.get(), to_hwpt ? hwpts_.at(target).id : ioas_.at(target).id);
+  if (!result) {
+    return refused(Call::attach, fmt::format("attach of {} to {}", step.device, target), result.error().value);
+  }
+  device.attached = step.hwpt.empty() ? step.ioas : step.hwpt;
+  auto as_predicted = verify_attach(step, space, *result);
+  // Where this fails, the HWPT and the IOAS stay in use: taking them back fails and tells.
+  if (!as_predicted) (void)detach(step.device);
+  return as_predicted;
+}
+
+// Attaching to an IOAS lets the kernel make or choose the HWPT: it must be the one that the plan names. Regions that
+// devices reserve and apertures of HWPTs shrink the ranges that are left.
+Result<void> IommufdBackend::verify_attach(const Step& step, const PlannedIoas& space, ObjectId result) {
+  if (!step.hwpt.empty()) {
+    const Hwpt& hwpt = hwpts_.try_emplace(step.hwpt, Hwpt{result, space.id, HwptOrigin::automatic}).first->second;
+    if (hwpt.id != result) {
+      return failure(
+          fmt::format("{} got object {} of the kernel, and {} is object {}", step.device, result, step.hwpt, hwpt.id),
+          "the IOMMU's driver does not let the plan's devices share it: plan again for this machine");
+    }
+  }
+  const auto left = ioas_iova_ranges(system_, iommu_.get(), ioas_.at(space.id).id);
+  if (!left) return refused(Call::iova_ranges, "ranges of " + space.id, left.error().value);
+  if (contain(left->ranges, space.ranges)) return {};
+  return failure(fmt::format("attach of {} leaves {} in {}, and {} were predicted", step.device, text_of(left->ranges),
+                             space.id, text_of(space.ranges)),
+                 "the device reserves more than the host document says: capture it again and plan again");
+}
+
+Result<void> IommufdBackend::detach(const std::string& id) {
+  Device& device = devices_.at(id);
+  const auto detached = vfio_detach(system_, device.file.get());
+  if (!detached) {
+    return refused(Call::detach, fmt::format("detaching {} from {}", id, device.attached), detached.error().value);
+  }
+  note_detached(device);
+  return {};
+}
+
+void IommufdBackend::note_detached(Device& device) {
+  const std::string hwpt = std::exchange(device.attached, {});
+  const auto it = hwpts_.find(hwpt);
+  if (it == hwpts_.end() || it->second.origin == HwptOrigin::allocated) return;
+  const bool used = std::ranges::any_of(devices_, [&](const auto& d) { return d.second.attached == hwpt; });
+  if (!used) hwpts_.erase(it);
+}
+
+// ------------------------------------------------------------------------------------------------- memory
+
+std::unique_ptr<Action> IommufdBackend::prepare_map(const Plan& plan, const Step& step) {
+  const PlannedIoas space = planned_space(plan, step.ioas);
+  const MemoryRange range = planned_range(space, step);
+  return action(
+      step.ioas, fmt::format("{:#x}-{:#x}, mapped in {}", step.iova.start, step.iova.last, step.ioas),
+      [this, step, space, range] { return map(step, space, range); },
+      [this, step, range] { return unmap(step, range.gpa); });
+}
+
+Result<void> IommufdBackend::map(const Step& step, const PlannedIoas& space, const MemoryRange& range) {
+  const auto memory = backing(space, range);
+  if (!memory) return tl::make_unexpected(memory.error());
+  const auto mapped = map_backing(step, **memory);
+  if (mapped) ++(*memory)->pieces;
+  release({step.ioas, range.gpa});
+  if (mapped) return {};
+  return refused(Call::map, fmt::format("map of {:#x}-{:#x} in {}", step.iova.start, step.iova.last, step.ioas),
+                 mapped.error().value);
+}
+
+Result<IommufdBackend::Backing*> IommufdBackend::backing(const PlannedIoas& space, const MemoryRange& range) {
+  const Place place{space.id, range.gpa};
+  if (const auto it = memory_.find(place); it != memory_.end()) return &it->second;
+  const std::uint64_t page = backing_page(system_, space);
+  if (!options_.memory) {
+    auto ours = GuestMemory::allocate(system_, range.gpa, page);
+    if (!ours) return tl::make_unexpected(ours.error());
+    return &memory_.emplace(place, Backing{std::move(*ours)}).first->second;
+  }
+  const auto theirs = options_.memory(space, range);
+  if (!theirs) return tl::make_unexpected(theirs.error());
+  return &memory_.emplace(place, Backing{GuestMemory::lent(system_, range.gpa, page, *theirs)}).first->second;
+}
+
+// By file, so that the memory can outlive this process's view of it; by address where the kernel does not know how.
+Reply<void> IommufdBackend::map_backing(const Step& step, Backing& backing) {
+  const ObjectId ioas = ioas_.at(step.ioas).id;
+  const std::uint32_t writeable = step.writeable ? uapi::IOMMU_IOAS_MAP_WRITEABLE : 0;
+  const Mapping mapping{step.iova.start, step.iova.extent() + 1,
+                        uapi::IOMMU_IOAS_MAP_FIXED_IOVA | uapi::IOMMU_IOAS_MAP_READABLE | writeable};
+  GuestMemory& memory = backing.memory;
+  if (maps_files_) {
+    auto mapped = ioas_map_file(system_, iommu_.get(), ioas, mapping, memory.fd(), memory.offset_of(mapping.iova));
+    if (mapped || mapped.error().value != ENOTTY) return mapped;
+    maps_files_ = false;
+  }
+  const auto address = memory.address_of(mapping.iova);
+  if (!address) return tl::make_unexpected(address.error());
+  return ioas_map(system_, iommu_.get(), ioas, mapping, *address);
+}
+
+Result<void> IommufdBackend::unmap(const Step& step, const Range& range) {
+  const std::uint64_t length = step.iova.extent() + 1;
+  const std::string what = fmt::format("unmap of {:#x}-{:#x} in {}", step.iova.start, step.iova.last, step.ioas);
+  const auto unmapped = ioas_unmap(system_, iommu_.get(), ioas_.at(step.ioas).id, step.iova.start, length);
+  if (!unmapped) return refused(Call::unmap, what, unmapped.error().value);
+  const Place place{step.ioas, range};
+  --memory_.at(place).pieces;
+  release(place);
+  if (*unmapped == length) return {};
+  return failure(fmt::format("{}: {} instead of {} were unmapped", what, format_size(*unmapped), format_size(length)));
+}
+
+// Memory of which nothing is mapped goes back.
+void IommufdBackend::release(const Place& place) {
+  const auto it = memory_.find(place);
+  if (it->second.pieces == 0) memory_.erase(it);
+}
+
+// ------------------------------------------------------------------------------------------------- observing
+
+std::vector<std::string> IommufdBackend::attached_to(const std::string& hwpt) const {
+  std::vector<std::string> attached;
+  for (const auto& [id, device] : devices_) {
+    if (device.attached == hwpt) attached.push_back(id);
+  }
+  std::ranges::sort(attached, natural_less);
+  return attached;
+}
+
+Result<Observation> IommufdBackend::observe() {
+  if (!left_behind_.empty()) return failure(fmt::format("{}", fmt::join(left_behind_, "; ")));
+  Observation seen;
+  for (const auto& [name, ioas] : ioas_) {
+    auto left = ioas_iova_ranges(system_, iommu_.get(), ioas.id);
+    if (!left) return refused(Call::iova_ranges, "ranges of " + name, left.error().value);
+    seen.ioas.push_back({name, std::move(left->ranges), left->alignment, std::nullopt});
+  }
+  for (const auto& [name, hwpt] : hwpts_) {
+    ObservedHwpt& observed = seen.hwpts.emplace_back();
+    observed.id = name;
+    observed.ioas = hwpt.ioas;
+    observed.automatic = hwpt.origin == HwptOrigin::automatic;
+    observed.devices = attached_to(name);
+  }
+  return seen;
+}
+
+}  // namespace ioplan::iommufd
