@@ -108,7 +108,7 @@ TEST(Tables, FormatsDiffer) {
             2 * 4096);  // two root tables, concatenated
   EXPECT_EQ(check::table_bytes({PageTableFormat::mock, 2, 3, 56, ((1ULL << 37) - 1) & ~2047ULL},
                                ram(1 << 24, (1 << 24) + 4095), k4K),
-            3 * 2048);
+            3 * 4096);
 }
 
 // ------------------------------------------------------------------------------------------------- plans to doubt

@@ -131,14 +131,14 @@ TEST(PageTables, AmdGrowsWithTheLastAddress) {
   EXPECT_EQ(bytes(v1, {at(0, kGiB)}, 512 * kMiB), (1 + 1) * 4 * kKiB);
 }
 
-TEST(PageTables, MockHasTablesOfTwoKiB) {
-  // 256 entries of 2 KiB: 512 KiB, 128 MiB, 32 GiB.
+TEST(PageTables, MockHasTablesOfFourKiBForPagesOfTwo) {
+  // 512 entries of 2 KiB: 1 MiB, 512 MiB, 256 GiB.
   const TableShape mock = shape(PageTableFormat::mock, 2, 3, 56, ((1ULL << 37) - 1) & ~0x7ffULL);
-  EXPECT_EQ(bytes(mock, {at(16 * kMiB, 16 * kMiB)}, 2 * kKiB), (32 + 1 + 1) * 2 * kKiB);
-  EXPECT_EQ(bytes(mock, {at(16 * kMiB, 16 * kMiB)}, 16 * kMiB), (1 + 1) * 2 * kKiB);
+  EXPECT_EQ(bytes(mock, {at(16 * kMiB, 16 * kMiB)}, 2 * kKiB), (16 + 1 + 1) * 4 * kKiB);
+  EXPECT_EQ(bytes(mock, {at(16 * kMiB, 16 * kMiB)}, 16 * kMiB), (1 + 1) * 4 * kKiB);
+  EXPECT_EQ(bytes(mock, {at(0, 64 * kGiB)}, 64 * kGiB), 4 * kKiB);
   // The last address makes it grow to four levels.
-  EXPECT_EQ(bytes(mock, {at(0, 64 * kGiB)}, 64 * kGiB), 2 * kKiB);
-  EXPECT_EQ(bytes(mock, {at(0, 64 * kGiB)}, kGiB), (2 + 1) * 2 * kKiB);
+  EXPECT_EQ(bytes(mock, {at(256 * kGiB, kGiB)}, kGiB), (1 + 1) * 4 * kKiB);
 }
 
 // ------------------------------------------------------------------------------------------------------ brute force
@@ -148,15 +148,17 @@ unsigned leaf_lg2(const TableShape& s) {
   return s.format == PageTableFormat::arm_lpae ? static_cast<unsigned>(std::countr_zero(s.page_sizes)) : 12;
 }
 
+unsigned index_bits(const TableShape& s) { return s.format == PageTableFormat::arm_lpae ? leaf_lg2(s) - 3 : 9; }
+
 // Address bits below the entries of a table of this level.
 unsigned entry_lg2(const TableShape& s, unsigned level) {
   if (s.format == PageTableFormat::s390) return level == 0 ? 12 : 20 + 11 * (level - 1);
-  return leaf_lg2(s) + (leaf_lg2(s) - 3) * level;
+  return leaf_lg2(s) + index_bits(s) * level;
 }
 
 std::uint64_t size_of_table(const TableShape& s, unsigned level) {
   if (s.format == PageTableFormat::s390) return level == 0 ? 2 * kKiB : 16 * kKiB;
-  return 1ULL << leaf_lg2(s);
+  return 8ULL << index_bits(s);
 }
 
 std::uint64_t counted(const TableShape& s, const std::vector<MemoryRange>& memory, std::uint64_t backing) {

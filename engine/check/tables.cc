@@ -26,7 +26,7 @@ struct Radix {
 Radix radix_of(const TableShape& shape) {
   switch (shape.format) {
     case PageTableFormat::mock:
-      return {11, 8, 2048, false};
+      return {11, 9, 4096, false};
     case PageTableFormat::s390:
       return {12, 11, 16384, true};
     case PageTableFormat::arm_lpae: {

@@ -15,9 +15,9 @@ class Radix {
  public:
   explicit Radix(const TableShape& shape) : format_(shape.format) {
     if (format_ == PageTableFormat::mock) {
-      granule_lg2_ = 11;
+      granule_lg2_ = 11;  // but tables of 4 KiB (generic_pt/fmt/amdv1.h)
     } else if (format_ == PageTableFormat::arm_lpae && shape.page_sizes != 0) {
-      granule_lg2_ = static_cast<unsigned>(std::countr_zero(shape.page_sizes));
+      granule_lg2_ = table_lg2_ = static_cast<unsigned>(std::countr_zero(shape.page_sizes));
     }
   }
 
@@ -26,17 +26,18 @@ class Radix {
   // Address bits that one table of this level spans.
   unsigned span_lg2(unsigned level) const {
     if (format_ == PageTableFormat::s390) return 20 + 11 * level;
-    return granule_lg2_ + (granule_lg2_ - 3) * (level + 1);
+    return granule_lg2_ + (table_lg2_ - 3) * (level + 1);
   }
 
   std::uint64_t table_bytes(unsigned level) const {
     if (format_ == PageTableFormat::s390) return level == 0 ? 2048 : 16384;
-    return pow2(granule_lg2_);
+    return pow2(table_lg2_);
   }
 
  private:
   PageTableFormat format_;
   unsigned granule_lg2_ = 12;
+  unsigned table_lg2_ = 12;
 };
 
 // Counts distinct aligned chunks of 2^span that intervals touch; intervals come in ascending order.

@@ -560,7 +560,7 @@ std::optional<Table> mock_allocate(const Device& device, std::uint8_t flags) {
   t.levels = 3;
   t.grows = true;
   t.leaf_lg2 = 11;
-  t.bits_a_level = 8;
+  t.bits_a_level = 9;
   t.address_bits = 56;
   t.aperture = {pow2(24), pow2(31) - 1};
   t.page_sizes = last_of_width(37) & ~last_of_width(11);
@@ -761,7 +761,7 @@ std::vector<Run> runs_of(const Range& gpa, std::uint64_t page_sizes, std::uint64
 // The bytes that one table of a level occupies.
 std::uint64_t table_size(const Table& t, unsigned level) {
   if (t.format == PageTableFormat::s390) return level == 0 ? 2 * kKiB : 16 * kKiB;
-  return pow2(t.leaf_lg2);  // the granule; mock 2 KiB
+  return 8 * pow2(t.bits_a_level);
 }
 
 // log2 of what one entry of a level maps, level 0 being the lowest.

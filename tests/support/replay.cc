@@ -25,14 +25,14 @@ Format format_of(const PlannedHwpt& h) {
   Format f;
   unsigned granule = 12;
   unsigned bits = 9;
-  if (h.format == PageTableFormat::mock) granule = 11, bits = 8;
+  if (h.format == PageTableFormat::mock) granule = 11;
   if (h.format == PageTableFormat::arm_lpae) {
     granule = static_cast<unsigned>(std::countr_zero(h.page_sizes));
     bits = granule - 3;
   }
   for (unsigned level = 0; level < 8; ++level) {
     f.entry_lg2.push_back(granule + bits * level);
-    f.bytes.push_back(std::uint64_t{1} << granule);
+    f.bytes.push_back(std::uint64_t{8} << bits);
   }
   if (h.format == PageTableFormat::s390) {
     f.entry_lg2 = {12, 20, 31, 42, 53, 64, 75, 86};
