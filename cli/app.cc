@@ -39,9 +39,11 @@ class Commands {
       const auto chosen = app->get_subcommands();
       return usage_error(error.what(), chosen.empty() ? "" : chosen[0]->get_name());
     });
-    app_.footer("Exit: 0 yes, 1 no, 2 usage or bad input, 3 undecided, 70 internal. `ioplan COMMAND --help` has examples.");
+    app_.footer("Exit: 0 yes, 1 no, 2 usage or bad input, 3 undecided, 4 failed and rolled back, 5 rollback incomplete,\n"
+                "70 internal. `ioplan COMMAND --help` has examples.");
     add_plan();
     add_check();
+    add_apply();
     add_explain();
     add_rules();
   }
@@ -99,6 +101,24 @@ class Commands {
     command->callback([this] { action_ = [this] { return check_command(check_); }; });
   }
 
+  void add_apply() {
+    CLI::App* command = app_.add_subcommand("apply", "carry a plan out, or leave the world as it was");
+    command->add_option("PLAN", apply_.plan, "the plan, as `ioplan plan -o json` printed it")->required();
+    command->add_option("FILE", apply_.files, "the Host document; with the others that the plan was made from, the judge doubts it first")
+        ->required();
+    command->add_option("--backend", apply_.backend, "sim: an in-process host with its IOMMUs")
+        ->check(CLI::IsMember({"sim", "iommufd", "type1"}))
+        ->required();
+    command->add_flag("--dry-run", apply_.dry_run, "print the steps and touch nothing");
+    command->add_option("--fail-nth", apply_.fail_nth, "make the N-th operation of the simulator that can fail do so")
+        ->check(CLI::PositiveNumber.description(""))
+        ->type_name("N");
+    add_format(*command, apply_.format);
+    command->footer("Example:\n  ioplan plan host.yaml vm.yaml -o json > plan.json\n"
+                    "  ioplan apply plan.json --backend sim host.yaml vm.yaml");
+    command->callback([this] { action_ = [this] { return apply_command(apply_); }; });
+  }
+
   void add_explain() {
     CLI::App* command = app_.add_subcommand("explain", "why each HWPT is what it is, or why a device may not join one");
     command->add_option("PLAN", explain_.plan, "a plan document")->required();
@@ -127,6 +147,7 @@ class Commands {
   CLI::App app_;
   PlanArguments plan_;
   CheckArguments check_;
+  ApplyArguments apply_;
   ExplainArguments explain_;
   RulesArguments rules_;
   std::string solver_ = "cover";

@@ -1,6 +1,7 @@
 // The command line: arguments -> a short composition of the library -> text or a document.
 //
-// Exit codes are a contract (README.md): 0 yes, 1 no, 2 usage or bad input, 3 undecided, 70 internal.
+// Exit codes are a contract (README.md): 0 yes, 1 no, 2 usage or bad input, 3 undecided, 4 apply failed and
+// was rolled back, 5 rollback incomplete, 70 internal.
 #pragma once
 
 #include <span>
@@ -9,7 +10,15 @@
 
 namespace ioplan::cli {
 
-enum ExitCode : int { kYes = 0, kNo = 1, kBadInput = 2, kUndecided = 3, kInternal = 70 };
+enum ExitCode : int {
+  kYes = 0,
+  kNo = 1,
+  kBadInput = 2,
+  kUndecided = 3,
+  kRolledBack = 4,
+  kIncomplete = 5,
+  kInternal = 70
+};
 
 // What a command printed and how it ended. stdout holds the result, stderr the diagnostics.
 struct Outcome {

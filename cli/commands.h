@@ -1,6 +1,7 @@
 // The commands behind app.cc, one function each.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,16 @@ struct CheckArguments {
   Format format = Format::text;
 };
 Outcome check_command(const CheckArguments& arguments);
+
+struct ApplyArguments {
+  std::string plan;
+  std::string backend;
+  bool dry_run = false;
+  std::uint64_t fail_nth = 0;  // of the simulator's operations that can fail; 0: none
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome apply_command(const ApplyArguments& arguments);
 
 struct ExplainArguments {
   std::string plan;

@@ -1,16 +1,15 @@
-#include <algorithm>
 #include <fstream>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
+#include "cli/compare.h"
 #include "cli/plan_text.h"
 #include "constraints/kernel_law.h"
 #include "engine/check/check.h"
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
-#include "engine/solve/baselines.h"
 #include "engine/planner/planner.h"
 #include "engine/solve/needs.h"
 #include "engine/solve/symbolic.h"
@@ -18,9 +17,6 @@
 namespace ioplan::cli {
 
 namespace {
-
-constexpr std::size_t kCompareOrders = 1000;
-constexpr std::uint64_t kCompareSeed = 1;
 
 Outcome bad_input(const Error& error) { return {kBadInput, "", to_text(error) + "\n"}; }
 
@@ -54,76 +50,6 @@ std::string contradictions(const std::string& bytes, const Request& request) {
   return text;
 }
 
-// What the kernel's automatic attach makes of the devices in the order of their ids.
-std::string first_fit_line(const Request& request, const Plan& plan) {
-  const RuleBook rules(kernel_law());
-  std::size_t tables = 0;
-  std::string broken;
-  bool complete = true;
-  const std::vector<Needs> needs = settle_needs(request, plan.preferences);
-  for (std::size_t v = 0; v < request.vms.size(); ++v) {
-    const VmModel model = model_vm(request, VmIndex(v), needs[v], rules, kernel_law());
-    std::vector<std::uint32_t> order(model.problem.groups.size());
-    for (std::uint32_t i = 0; i < order.size(); ++i) order[i] = i;
-    const WalkOutcome outcome = walk(Walk::kernel, model, order, kernel_law());
-    tables += outcome.hwpts;
-    complete = complete && outcome.complete;
-    if (broken.empty()) broken = outcome.broken;
-  }
-  std::string text = fmt::format("  first-fit  {} HWPT{} when devices are attached in the order of their ids", tables,
-                                 tables == 1 ? "" : "s");
-  if (!complete) text = "  first-fit  fails when devices are attached in the order of their ids";
-  if (!broken.empty()) text += fmt::format(", which breaks {}", broken);
-  return text + "\n";
-}
-
-std::string compare_text(const Request& request, const Plan& plan) {
-  const RuleBook rules(kernel_law());
-  const std::vector<Needs> needs = settle_needs(request, plan.preferences);
-  std::string text;
-  for (std::size_t v = 0; v < request.vms.size(); ++v) {
-    const VmModel model = model_vm(request, VmIndex(v), needs[v], rules, kernel_law());
-    const auto mine = std::ranges::count_if(plan.hwpts, [&](const PlannedHwpt& h) {
-      return std::ranges::any_of(plan.ioas, [&](const auto& i) { return i.id == h.ioas && i.vm == request.vms[v].name; });
-    });
-    text += fmt::format("\n  compare {} (orders of plugging; ioplan: {} HWPT{} in every order)\n", request.vms[v].name, mine,
-                        mine == 1 ? "" : "s");
-    for (Walk kind : {Walk::kernel, Walk::qemu, Walk::type1}) {
-      const WalkStatistics s = walk_orders(kind, model, kCompareOrders, kCompareSeed, kernel_law());
-      text += fmt::format("    {:<7} {} orders:", kWalkNames[static_cast<std::size_t>(kind)], s.orders);
-      for (const auto& [hwpts, n] : s.valid) text += fmt::format(" {} HWPT{} x{}", hwpts, hwpts == 1 ? "" : "s", n);
-      for (const auto& [key, n] : s.unsafe) text += fmt::format(" [{} but breaks {} x{}]", key.first, key.second, n);
-      if (s.failed != 0) text += fmt::format(" [attach fails x{}]", s.failed);
-      text += "\n";
-    }
-  }
-  return text;
-}
-
-nlohmann::ordered_json compare_json(const Request& request, const Plan& plan) {
-  const RuleBook rules(kernel_law());
-  const std::vector<Needs> needs = settle_needs(request, plan.preferences);
-  auto result = nlohmann::ordered_json::array();
-  for (std::size_t v = 0; v < request.vms.size(); ++v) {
-    const VmModel model = model_vm(request, VmIndex(v), needs[v], rules, kernel_law());
-    for (Walk kind : {Walk::kernel, Walk::qemu, Walk::type1}) {
-      const WalkStatistics s = walk_orders(kind, model, kCompareOrders, kCompareSeed, kernel_law());
-      nlohmann::ordered_json entry{{"vm", request.vms[v].name},
-                                   {"walk", kWalkNames[static_cast<std::size_t>(kind)]},
-                                   {"orders", s.orders},
-                                   {"failed", s.failed},
-                                   {"valid", nlohmann::ordered_json::array()},
-                                   {"unsafe", nlohmann::ordered_json::array()}};
-      for (const auto& [hwpts, n] : s.valid) entry["valid"].push_back({{"hwpts", hwpts}, {"orders", n}});
-      for (const auto& [key, n] : s.unsafe) {
-        entry["unsafe"].push_back({{"hwpts", key.first}, {"breaks", key.second}, {"orders", n}});
-      }
-      result.push_back(std::move(entry));
-    }
-  }
-  return result;
-}
-
 // Z3's second opinion on a decided plan: empty when it agrees.
 std::string symbolic_disagreement(const Request& request, const Plan& plan, std::string& note) {
   if (plan.verdict == Verdict::undecided) return {};
@@ -152,6 +78,60 @@ Result<void> write_smt2(const Plan& plan, const Request& request, const std::str
   return {};
 }
 
+nlohmann::ordered_json to_json(const std::string& vm, std::string_view walk, const sim::WalkStatistics& s) {
+  nlohmann::ordered_json entry{{"vm", vm},
+                               {"walk", walk},
+                               {"orders", s.orders},
+                               {"failed", s.failed},
+                               {"valid", nlohmann::ordered_json::array()},
+                               {"unsafe", nlohmann::ordered_json::array()}};
+  for (const auto& [hwpts, n] : s.valid) entry["valid"].push_back({{"hwpts", hwpts}, {"orders", n}});
+  for (const auto& [key, n] : s.unsafe) {
+    entry["unsafe"].push_back({{"hwpts", key.first}, {"breaks", key.second}, {"orders", n}});
+  }
+  return entry;
+}
+
+Result<std::string> json_with_comparison(const Plan& plan, const std::string& bytes, const Request& request) {
+  const auto comparisons = compare(request, plan);
+  if (!comparisons) return tl::make_unexpected(comparisons.error());
+  auto document = nlohmann::ordered_json::parse(bytes);
+  document["compare"] = nlohmann::ordered_json::array();
+  for (const Comparison& c : *comparisons) {
+    for (std::size_t w = 0; w < c.by_walk.size(); ++w) {
+      document["compare"].push_back(to_json(c.vm, sim::kWalkNames[w], c.by_walk[w]));
+    }
+  }
+  return document.dump(2) + "\n";
+}
+
+Result<std::string> text_with_baselines(const PlanArguments& arguments, const Plan& plan, const Loaded& loaded) {
+  std::string text = plan_text(plan, loaded.request, loaded.sources);
+  if (plan.verdict != Verdict::feasible) return text;
+  if (!plan.hwpts.empty()) {
+    const Result<std::string> line = first_fit_line(loaded.request, plan);
+    if (!line) return line;
+    text.insert(text.find("  proof "), *line);
+  }
+  if (!arguments.compare) return text;
+  const auto comparisons = compare(loaded.request, plan);
+  if (!comparisons) return tl::make_unexpected(comparisons.error());
+  for (const Comparison& c : *comparisons) text += to_text(c);
+  return text;
+}
+
+// The plan as the user wants to read it.
+Result<std::string> write(const PlanArguments& arguments, const Plan& plan, const std::string& bytes, const Loaded& loaded) {
+  switch (arguments.format) {
+    case Format::json:
+      if (!arguments.compare || plan.verdict != Verdict::feasible) return bytes;
+      return json_with_comparison(plan, bytes, loaded.request);
+    case Format::yaml: return to_yaml(plan);
+    case Format::text: return text_with_baselines(arguments, plan, loaded);
+  }
+  return bytes;
+}
+
 }  // namespace
 
 Outcome plan_command(const PlanArguments& arguments) {
@@ -177,26 +157,9 @@ Outcome plan_command(const PlanArguments& arguments) {
   if (plan.verdict == Verdict::feasible && plan.optimality.proof == ProofKind::none) {
     outcome.err += "warning: the number of HWPTs is not proved minimal within the budget\n";
   }
-  const bool compare = arguments.compare && plan.verdict == Verdict::feasible;
-  switch (arguments.format) {
-    case Format::json:
-      outcome.out = bytes;
-      if (compare) {
-        auto document = nlohmann::ordered_json::parse(bytes);
-        document["compare"] = compare_json(request, plan);
-        outcome.out = document.dump(2) + "\n";
-      }
-      break;
-    case Format::yaml: outcome.out = to_yaml(plan); break;
-    case Format::text:
-      outcome.out = plan_text(plan, request, loaded->sources);
-      if (plan.verdict == Verdict::feasible && !plan.hwpts.empty()) {
-        const std::size_t proof = outcome.out.find("  proof ");
-        outcome.out.insert(proof, first_fit_line(request, plan));
-      }
-      if (compare) outcome.out += compare_text(request, plan);
-      break;
-  }
+  const Result<std::string> written = write(arguments, plan, bytes, *loaded);
+  if (!written) return bad_input(written.error());
+  outcome.out = *written;
   return outcome;
 }
 

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "constraints/catalog.h"
+#include "engine/apply/apply.h"
 #include "engine/base/text.h"
 
 namespace ioplan::cli {
@@ -146,22 +147,8 @@ class Writer {
         line("    and {} more (-o json lists them all)", plan_.steps.size() - i);
         return;
       }
-      line("    {:>2}. {}", ++number, step_text(plan_.steps[i]));
+      line("    {:>2}. {}", ++number, to_text(plan_.steps[i]));
     }
-  }
-
-  static std::string step_text(const Step& s) {
-    switch (s.kind) {
-      case StepKind::bind: return fmt::format("bind {} to iommufd", s.device);
-      case StepKind::ioas_alloc: return fmt::format("allocate {}", s.ioas);
-      case StepKind::allow_iovas: return fmt::format("allow only the IOVAs of the memory in {}", s.ioas);
-      case StepKind::hwpt_alloc: return fmt::format("allocate {} in {} with device {}", s.hwpt, s.ioas, s.device);
-      case StepKind::attach: return fmt::format("attach {} to {}", s.device, s.hwpt);
-      case StepKind::attach_ioas: return fmt::format("attach {} to {}", s.device, s.ioas);
-      case StepKind::map:
-        return fmt::format("map {:#x}-{:#x} {} in {}", s.iova.start, s.iova.last, s.writeable ? "rw" : "ro", s.ioas);
-    }
-    return {};
   }
 
   // "Because A, and because B, no plan exists."

@@ -1,0 +1,326 @@
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "backends/sim/machine.h"
+#include "backends/sim/sim_backend.h"
+#include "cli/commands.h"
+#include "cli/plan_text.h"
+#include "constraints/kernel_law.h"
+#include "engine/apply/apply.h"
+#include "engine/base/text.h"
+#include "engine/check/check.h"
+#include "engine/document/load.h"
+#include "engine/document/plan_document.h"
+
+namespace ioplan::cli {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+Outcome bad_input(const Error& error) { return {kBadInput, "", to_text(error) + "\n"}; }
+
+// One line on a terminal, drawn anew ten times a second at most: bytes, rate, what remains. Nothing in pipes.
+class ProgressLine {
+ public:
+  explicit ProgressLine(int fd) : visible_(isatty(fd) != 0) {}
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+  ~ProgressLine() {
+    if (drawn_) std::fputs("\r\033[K", stderr);
+  }
+
+  void show(const ApplyProgress& p) {
+    const auto now = Clock::now();
+    if (!visible_ || now - last_ < std::chrono::milliseconds(100)) return;
+    last_ = now;
+    drawn_ = true;
+    fmt::print(stderr, "\r\033[Kstep {}/{}{}", p.step + 1, p.steps,
+               mapping(p, std::chrono::duration<double>(now - start_).count()));
+    std::fflush(stderr);
+  }
+
+ private:
+  static std::string mapping(const ApplyProgress& p, double seconds) {
+    if (p.mapped == 0 || seconds <= 0) return {};
+    const double rate = static_cast<double>(p.mapped) / seconds;  // bytes a second
+    const double remaining = static_cast<double>(p.to_map - p.mapped) / rate;
+    return fmt::format(", mapped {} of {}, {}/s, {:.0f} s remain", approximate_size(p.mapped),
+                       approximate_size(p.to_map), approximate_size(static_cast<std::uint64_t>(rate)), remaining);
+  }
+
+  bool visible_;
+  bool drawn_ = false;
+  Clock::time_point start_ = Clock::now(), last_{};
+};
+
+// What happened, or what would happen.
+struct Story {
+  const Plan& plan;
+  const Host& host;
+  std::string_view backend;
+  ApplyReport report;
+  bool dry_run = false;  // only asked whether it may be applied
+};
+
+int exit_code(const ApplyReport& report) {
+  switch (report.outcome) {
+    case ApplyOutcome::done:
+      return kYes;
+    case ApplyOutcome::refused:
+      return kBadInput;
+    case ApplyOutcome::rolled_back:
+      return kRolledBack;
+    case ApplyOutcome::incomplete:
+      return kIncomplete;
+  }
+  return kInternal;
+}
+
+// ------------------------------------------------------------------------------------------------- text
+
+std::string ranges_text(const std::vector<Range>& ranges) {
+  std::string text;
+  for (const Range& r : ranges) text += fmt::format(" {:#x}-{:#x}", r.start, r.last);
+  return text.empty() ? " nothing" : text;
+}
+
+std::string hwpt_text(const ObservedHwpt& h) {
+  std::string text;
+  if (h.format && h.stage)
+    text += fmt::format("{} stage {}", kPageTableFormatNames[static_cast<std::size_t>(*h.format)], *h.stage);
+  if (h.levels && *h.levels != 0) text += fmt::format(", {} levels", *h.levels);
+  if (h.address_bits) text += fmt::format(", {} bits", *h.address_bits);
+  if (h.page_sizes) text += fmt::format(", {}", format_page_sizes(*h.page_sizes));
+  if (h.enforce_cache_coherency) text += *h.enforce_cache_coherency ? ", blocks no-snoop" : ", does not block no-snoop";
+  for (std::size_t f = 0; h.flags && f < kHwptFlagNames.size(); ++f) {
+    if ((*h.flags >> f & 1) != 0) text += fmt::format(", {}", kHwptFlagNames[f]);
+  }
+  if (h.page_table_bytes) text += fmt::format(", {} of tables", approximate_size(*h.page_table_bytes));
+  return text;
+}
+
+std::string observed_text(const Observation& o) {
+  std::string text = "\n  observed, as predicted\n";
+  for (const ObservedIoas& i : o.ioas) {
+    text += fmt::format("    {}", i.id);
+    if (i.ranges) text += "  usable" + ranges_text(*i.ranges);
+    if (i.alignment) text += fmt::format(", aligned to {}", format_size(*i.alignment));
+    text += "\n";
+  }
+  for (const ObservedHwpt& h : o.hwpts) {
+    text += fmt::format("    {}  {}\n", h.id, hwpt_text(h));
+    if (h.devices) text += fmt::format("           {}\n", fmt::join(*h.devices, " "));
+  }
+  if (o.pinned_bytes) text += fmt::format("    pinned {}\n", approximate_size(*o.pinned_bytes));
+  return text;
+}
+
+std::string headline(const Story& s) {
+  const std::string host = s.host.name.empty() ? "the host" : s.host.name;
+  const std::string what = fmt::format("{} on {}", fmt::join(s.plan.vms, ", "), host);
+  if (s.dry_run) return fmt::format("dry run on {}: {}; nothing is touched\n\n", s.backend, what);
+  switch (s.report.outcome) {
+    case ApplyOutcome::done:
+      return fmt::format("applied on {}: {}\n\n", s.backend, what);
+    case ApplyOutcome::refused:
+      return {};
+    case ApplyOutcome::rolled_back:
+      return fmt::format("rolled back on {}: {}; the world is as before\n\n", s.backend, what);
+    case ApplyOutcome::incomplete:
+      return fmt::format("rollback incomplete on {}: {}\n\n", s.backend, what);
+  }
+  return {};
+}
+
+// What became of a step. Of an incomplete rollback only what remains is known.
+std::string_view fate(const Story& s, std::size_t step) {
+  if (s.dry_run) return "";
+  if (s.report.outcome == ApplyOutcome::done) return "done    ";
+  const std::size_t reached = s.report.failed_step.value_or(s.plan.steps.size());
+  if (step == reached) return "failed  ";
+  if (step > reached) return "        ";
+  return s.report.outcome == ApplyOutcome::rolled_back ? "undone  " : "done    ";
+}
+
+std::string text_of(const Story& s) {
+  std::string text = headline(s);
+  if (text.empty()) return text;
+  for (std::size_t i = 0; i < s.plan.steps.size(); ++i) {
+    text += fmt::format("  {:>3}. {}{}\n", i + 1, fate(s, i), to_text(s.plan.steps[i]));
+  }
+  for (const Difference& d : s.report.differences) {
+    text += fmt::format("  {}.{}: predicted {}, observed {}\n", d.subject, d.attribute, d.predicted, d.observed);
+  }
+  for (const std::string& left : s.report.remains) text += fmt::format("  remains: {}\n", left);
+  if (!s.dry_run && s.report.outcome == ApplyOutcome::done) text += observed_text(s.report.observed);
+  return text;
+}
+
+// ------------------------------------------------------------------------------------------------- document
+
+using Json = nlohmann::ordered_json;
+
+template <class T>
+Json or_null(const std::optional<T>& value) {
+  return value ? Json(*value) : Json(nullptr);
+}
+
+Json json_of(const Range& r) { return Json::array({format_hex(r.start), format_hex(r.last)}); }
+
+Json json_of(const std::optional<std::vector<Range>>& ranges) {
+  if (!ranges) return nullptr;
+  Json list = Json::array();
+  for (const Range& r : *ranges) list.push_back(json_of(r));
+  return list;
+}
+
+Json json_of(const ObservedIoas& i) {
+  return {
+      {"id", i.id}, {"ranges", json_of(i.ranges)}, {"alignment", or_null(i.alignment)}, {"mapped", json_of(i.mapped)}};
+}
+
+Json sizes_of(std::optional<std::uint64_t> bitmap) {
+  if (!bitmap) return nullptr;
+  Json sizes = Json::array();
+  for (unsigned lg2 = 0; lg2 < 64; ++lg2) {
+    if ((*bitmap >> lg2 & 1) != 0) sizes.push_back(std::uint64_t{1} << lg2);
+  }
+  return sizes;
+}
+
+Json flags_of(std::optional<std::uint8_t> flags) {
+  if (!flags) return nullptr;
+  Json names = Json::array();
+  for (std::size_t f = 0; f < kHwptFlagNames.size(); ++f) {
+    if ((*flags >> f & 1) != 0) names.push_back(kHwptFlagNames[f]);
+  }
+  return names;
+}
+
+Json json_of(const ObservedHwpt& h) {
+  return {{"id", h.id},
+          {"ioas", h.ioas},
+          {"allocator", or_null(h.allocator)},
+          {"flags", flags_of(h.flags)},
+          {"driver", h.driver ? Json(name_of(*h.driver)) : Json(nullptr)},
+          {"stage", or_null(h.stage)},
+          {"format", h.format ? Json(kPageTableFormatNames[static_cast<std::size_t>(*h.format)]) : Json(nullptr)},
+          {"levels", or_null(h.levels)},
+          {"address_bits", or_null(h.address_bits)},
+          {"aperture", h.aperture ? json_of(*h.aperture) : Json(nullptr)},
+          {"page_sizes", sizes_of(h.page_sizes)},
+          {"enforce_cache_coherency", or_null(h.enforce_cache_coherency)},
+          {"page_table_bytes", or_null(h.page_table_bytes)},
+          {"devices", or_null(h.devices)}};
+}
+
+Json json_of(const Observation& o) {
+  Json document{{"ioas", Json::array()}, {"hwpts", Json::array()}, {"pinned_bytes", or_null(o.pinned_bytes)}};
+  for (const ObservedIoas& i : o.ioas) document["ioas"].push_back(json_of(i));
+  for (const ObservedHwpt& h : o.hwpts) document["hwpts"].push_back(json_of(h));
+  return document;
+}
+
+Json json_of(const Error& e) {
+  return {{"message", e.message}, {"errno", e.errno_value == 0 ? Json(nullptr) : Json(strerrorname_np(e.errno_value))}};
+}
+
+std::string document_of(const Story& s) {
+  constexpr std::array<std::string_view, 4> kOutcomes = {"done", "refused", "rolled-back", "incomplete"};
+  const bool done = !s.dry_run && s.report.outcome == ApplyOutcome::done;
+  Json document{{"outcome", s.dry_run ? "dry-run" : kOutcomes[static_cast<std::size_t>(s.report.outcome)]},
+                {"backend", s.backend},
+                {"steps", Json::array()},
+                {"failed_step", s.report.failed_step ? Json(*s.report.failed_step + 1) : Json(nullptr)},
+                {"error", s.report.error ? json_of(*s.report.error) : Json(nullptr)},
+                {"differences", Json::array()},
+                {"observed", done ? json_of(s.report.observed) : Json(nullptr)},
+                {"remains", s.report.remains}};
+  for (const Step& step : s.plan.steps) document["steps"].push_back(to_text(step));
+  for (const Difference& d : s.report.differences) {
+    document["differences"].push_back(
+        {{"subject", d.subject}, {"attribute", d.attribute}, {"predicted", d.predicted}, {"observed", d.observed}});
+  }
+  return document.dump(2) + "\n";
+}
+
+Outcome told(const Story& s, Format format) {
+  Outcome outcome{s.dry_run ? static_cast<int>(kYes) : exit_code(s.report), "", ""};
+  if (s.report.error) outcome.err = to_text(*s.report.error) + "\n";
+  if (outcome.code != kBadInput) outcome.out = format == Format::text ? text_of(s) : document_of(s);
+  return outcome;
+}
+
+// ------------------------------------------------------------------------------------------------- the command
+
+// What can be said before a backend is asked; nothing when the plan may be applied.
+std::optional<Outcome> refused(const Plan& plan, const Request& request) {
+  if (plan.verdict == Verdict::infeasible)
+    return Outcome{kNo, "", "error: the plan is infeasible: there is nothing to apply\n"};
+  if (plan.verdict == Verdict::undecided)
+    return Outcome{kUndecided, "", "error: the plan is undecided: there is nothing to apply\n"};
+  if (request.vms.empty() || plan.fingerprint != fingerprint(request.host)) return std::nullopt;
+  std::string text;
+  for (const Objection& o : check_plan(plan, request, kernel_law()).objections) {
+    text += fmt::format("error: the judge objects ({}): {}\n", o.obligation, o.text);
+  }
+  if (text.empty()) return std::nullopt;
+  return Outcome{kNo, "", text + "help: nothing was touched; plan again with `ioplan plan`\n"};
+}
+
+Result<void> require_backend(const std::string& name) {
+  if (name == "sim") return {};
+  return failure(fmt::format("the backend `{}` is not there yet", name),
+                 "`--backend sim` carries the plan out on a simulated host");
+}
+
+ApplyReport dry_run(const Plan& plan, const Host& host, Backend& backend) {
+  ApplyReport report;
+  if (const auto ok = admissible(plan, host, backend); !ok) {
+    report.outcome = ApplyOutcome::refused;
+    report.error = ok.error();
+  }
+  return report;
+}
+
+ApplyReport apply_with_progress(const Plan& plan, const Host& host, Backend& backend) {
+  ProgressLine line(STDERR_FILENO);
+  ApplyOptions options;
+  options.progress = [&line](const ApplyProgress& p) { line.show(p); };
+  return apply_plan(plan, host, backend, options);
+}
+
+Outcome simulate(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
+  auto machine = sim::Machine::create(host, kernel_law());
+  if (!machine) return bad_input(machine.error());
+  sim::SimBackend backend(**machine);
+  if (arguments.dry_run)
+    return told({plan, host, backend.name(), dry_run(plan, host, backend), true}, arguments.format);
+  (*machine)->fail_nth(arguments.fail_nth);
+  Outcome outcome =
+      told({plan, host, backend.name(), apply_with_progress(plan, host, backend), false}, arguments.format);
+  if (arguments.fail_nth != 0 && !(*machine)->injected()) {
+    outcome.err +=
+        fmt::format("warning: fewer than {} operations that can fail were needed; none failed\n", arguments.fail_nth);
+  }
+  return outcome;
+}
+
+}  // namespace
+
+Outcome apply_command(const ApplyArguments& arguments) {
+  if (const auto known = require_backend(arguments.backend); !known) return bad_input(known.error());
+  const auto loaded = load(arguments.files);
+  if (!loaded) return bad_input(loaded.error());
+  const auto plan = read_plan_file(arguments.plan);
+  if (!plan) return bad_input(plan.error());
+  if (auto no = refused(*plan, loaded->request)) return *no;
+  return simulate(arguments, *plan, loaded->request.host);
+}
+
+}  // namespace ioplan::cli
