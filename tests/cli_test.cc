@@ -1,6 +1,6 @@
 // The program as a shell sees it: exit codes, which stream says what, and every bad input's exact message.
 //
-// The contract (README.md): 0 yes, 1 no, 2 usage or bad input, 3 undecided; stdout is the result and stays empty on 2;
+// The contract (README.md): 0 yes, 1 no, 2 usage or bad input, 3 undecided, 4 rolled back; stdout is the result and stays empty on 2;
 // diagnostics go to stderr, one line each, the place first, advice on a `help:` line. Runs the built program in a
 // folder of its own. tests/examples_test.cc holds what it prints for the examples; tests/document_test.cc every error
 // of documents.
@@ -146,7 +146,7 @@ TEST_F(Cli, HelpHasAnExampleForEveryCommand) {
   const Ran all = ran("--help");
   EXPECT_EQ(all.exit, 0);
   EXPECT_EQ(all.err, "");
-  for (const char* command : {"plan", "check", "explain", "rules"}) {
+  for (const char* command : {"plan", "check", "apply", "explain", "rules"}) {
     EXPECT_NE(all.out.find(command), std::string::npos) << command;
     const Ran help = ran(std::string(command) + " --help");
     EXPECT_EQ(help.exit, 0);
@@ -238,6 +238,145 @@ TEST_F(Cli, CheckReadsOnlyPlans) {
       << host.err;
   expect_bad(ran(std::string("check plan.json") + kDrhd),
              "plan.json: error: cannot open `plan.json`: No such file or directory\nhelp: check the path\n");
+}
+
+// ------------------------------------------------------------------------------------------------------------ apply
+
+TEST_F(Cli, ApplyCarriesAPlanOut) {
+  write("plan.json", ran(std::string("plan -o json") + kDrhd).out);
+  const Ran done = ran(std::string("apply plan.json --backend sim") + kDrhd);
+  EXPECT_EQ(done.exit, 0);
+  EXPECT_EQ(done.err, "");
+  EXPECT_TRUE(done.out.starts_with("applied on sim: three on three-drhd\n")) << done.out;
+  for (const char* part : {"  11. done    map 0x100000000-0x107fffffff rw in ioas0\n", "observed, as predicted\n",
+                           "    hwpt0  vtd-ss stage 2, 5 levels, 57 bits, 4KiB 2MiB, does not block no-snoop, 268KiB of tables\n",
+                           "    pinned 64GiB\n"}) {
+    EXPECT_NE(done.out.find(part), std::string::npos) << part << done.out;
+  }
+  // The Host document is enough; the others let the judge doubt the plan first.
+  EXPECT_EQ(ran("apply plan.json --backend sim three-drhd/host").out, done.out);
+
+  const auto report = nlohmann::json::parse(ran(std::string("apply plan.json --backend sim -o json") + kDrhd).out);
+  EXPECT_EQ(report["outcome"], "done");
+  EXPECT_EQ(report["steps"].size(), 11U);
+  for (const char* nothing : {"failed_step", "error"}) EXPECT_TRUE(report[nothing].is_null()) << nothing;
+  for (const char* nothing : {"differences", "remains"}) EXPECT_TRUE(report[nothing].is_array() && report[nothing].empty()) << nothing;
+  const auto plan = nlohmann::json::parse(read_file("plan.json"));
+  EXPECT_EQ(report["observed"]["ioas"][0]["ranges"], plan["ioas"][0]["ranges"]);
+  EXPECT_EQ(report["observed"]["pinned_bytes"], plan["resources"]["pinned_bytes"]);
+  for (const char* field : {"id", "ioas", "allocator", "flags", "driver", "stage", "format", "levels", "address_bits", "aperture", "page_sizes",
+                            "enforce_cache_coherency", "page_table_bytes", "devices"}) {
+    EXPECT_EQ(report["observed"]["hwpts"][0][field], plan["hwpts"][0][field]) << field;
+  }
+}
+
+TEST_F(Cli, ApplyCanOnlyLook) {
+  write("plan.json", ran(std::string("plan -o json") + kDrhd).out);
+  const Ran dry = ran(std::string("apply plan.json --backend sim --dry-run") + kDrhd);
+  EXPECT_EQ(dry.exit, 0);
+  EXPECT_TRUE(dry.out.starts_with("dry run on sim: three on three-drhd; nothing is touched\n\n    1. allocate ioas0\n")) << dry.out;
+  EXPECT_EQ(dry.out.find("observed"), std::string::npos);
+  const auto report = nlohmann::json::parse(ran("apply plan.json --backend sim --dry-run -o json three-drhd/host").out);
+  EXPECT_EQ(report["outcome"], "dry-run");
+  EXPECT_TRUE(report["observed"].is_null());
+}
+
+TEST_F(Cli, ApplyRollsBack) {
+  write("plan.json", ran(std::string("plan -o json") + kDrhd).out);
+  const Ran back = ran(std::string("apply plan.json --backend sim --fail-nth 5") + kDrhd);
+  EXPECT_EQ(back.exit, 4);
+  EXPECT_TRUE(back.out.starts_with("rolled back on sim: three on three-drhd; the world is as before\n\n    1. undone  allocate ioas0\n"))
+      << back.out;
+  EXPECT_NE(back.out.find(". failed  "), std::string::npos) << back.out;
+  EXPECT_TRUE(back.err.starts_with("error: step ")) << back.err;
+  EXPECT_NE(back.err.find("ENOMEM: "), std::string::npos) << back.err;
+  const Ran document = ran(std::string("apply plan.json --backend sim --fail-nth 5 -o json") + kDrhd);
+  EXPECT_EQ(document.exit, 4);
+  const auto report = nlohmann::json::parse(document.out);
+  EXPECT_EQ(report["outcome"], "rolled-back");
+  EXPECT_EQ(report["error"]["errno"], "ENOMEM");
+  EXPECT_NE(back.out.find(fmt::format("{:>5}. failed", report["failed_step"].get<int>())), std::string::npos) << back.out;
+
+  const Ran none = ran(std::string("apply plan.json --backend sim --fail-nth 100000") + kDrhd);
+  EXPECT_EQ(none.exit, 0);
+  EXPECT_EQ(none.err, "warning: fewer than 100000 operations that can fail were needed; none failed\n");
+}
+
+TEST_F(Cli, ApplyRefusesWhatIsNotForThisHost) {
+  const std::string text = ran(std::string("plan -o json") + kDrhd).out;
+  write("plan.json", text);
+  const auto fingerprint = [](const std::string& plan) {
+    return nlohmann::json::parse(plan)["host"]["fingerprint"].get<std::string>();
+  };
+  const std::string other = ran("plan -o json client-igpu/host client-igpu/vm").out;
+  const std::string name = YAML::LoadFile(std::string(IOPLAN_SOURCE_DIR) + "/examples/client-igpu/host.yaml")["name"].as<std::string>();
+  expect_bad(ran("apply plan.json --backend sim client-igpu/host client-igpu/vm"),
+             "error: the plan was made for a host with fingerprint `" + fingerprint(text) + "`, and `" + name + "` has `" +
+                 fingerprint(other) + "`\nhelp: name the host document that the plan was made from, or plan again for this host\n");
+
+  write("no.json", ran("plan -o json infeasible-rmrr/host infeasible-rmrr/vm").out);
+  const Ran no = ran("apply no.json --backend sim infeasible-rmrr/host");
+  EXPECT_EQ(no.exit, 1);
+  EXPECT_EQ(no.out, "");
+  EXPECT_EQ(no.err, "error: the plan is infeasible: there is nothing to apply\n");
+
+  auto undecided = nlohmann::ordered_json::parse(text);
+  undecided["verdict"] = "undecided";
+  write("undecided.json", undecided.dump());
+  EXPECT_EQ(ran("apply undecided.json --backend sim three-drhd/host").exit, 3);
+
+  auto wrong = nlohmann::ordered_json::parse(text);
+  wrong["steps"].erase(wrong["steps"].size() - 1);
+  write("wrong.json", wrong.dump());
+  const Ran doubted = ran(std::string("apply wrong.json --backend sim") + kDrhd);
+  EXPECT_EQ(doubted.exit, 1);
+  EXPECT_EQ(doubted.out, "");
+  EXPECT_TRUE(doubted.err.starts_with("error: the judge objects (steps): ")) << doubted.err;
+  // Without the VM nobody doubts it, and the world shows what is wrong.
+  const Ran shown = ran("apply wrong.json --backend sim three-drhd/host");
+  EXPECT_EQ(shown.exit, 4);
+  EXPECT_TRUE(shown.err.starts_with("error: ioas0.memory: predicted 0x0-0x7fffffff 0x100000000-0x107fffffff, observed 0x0-0x7fffffff")) << shown.err;
+  EXPECT_NE(shown.out.find("  resources.pinned_bytes: predicted 64GiB, observed 2GiB\n"), std::string::npos) << shown.out;
+}
+
+TEST_F(Cli, ApplyKnowsItsBackends) {
+  write("plan.json", ran(std::string("plan -o json") + kDrhd).out);
+  expect_bad(ran("apply plan.json --backend type1 three-drhd/host"),
+             "error: the backend `type1` is not there yet\nhelp: `--backend sim` carries the plan out on a simulated host\n");
+  expect_bad(ran("apply plan.json three-drhd/host"), "error: --backend is required\nhelp: `ioplan apply --help` shows how\n");
+  expect_bad(ran("apply plan.json --backend qemu three-drhd/host"),
+             "error: --backend: qemu not in {sim,iommufd,type1}\nhelp: `ioplan apply --help` shows how\n");
+}
+
+// stderr of the program when it is a terminal.
+std::string on_a_terminal(std::vector<std::string> words) {
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+  if (terminal < 0 || grantpt(terminal) != 0 || unlockpt(terminal) != 0) return "no terminal";
+  const int shown = open(ptsname(terminal), O_RDWR | O_NOCTTY);
+  std::vector<char*> argv;
+  for (std::string& w : words) argv.push_back(w.data());
+  argv.push_back(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(open("/dev/null", O_WRONLY), 1);
+    dup2(shown, 2);
+    execv(argv[0], argv.data());
+    _exit(127);
+  }
+  waitpid(child, nullptr, 0);
+  std::array<char, 4096> text{};
+  const ssize_t n = read(terminal, text.data(), text.size());
+  close(shown);
+  close(terminal);
+  return n > 0 ? std::string(text.data(), static_cast<std::size_t>(n)) : "";
+}
+
+TEST_F(Cli, ProgressIsForTerminals) {
+  write("plan.json", ran(std::string("plan -o json") + kDrhd).out);
+  const std::string host = std::string(IOPLAN_SOURCE_DIR) + "/examples/three-drhd/host.yaml";
+  const std::string shown = on_a_terminal({IOPLAN_BINARY, "apply", "plan.json", "--backend", "sim", host});
+  EXPECT_TRUE(shown.starts_with("\r\033[Kstep 1/11")) << shown;
+  EXPECT_TRUE(shown.ends_with("\r\033[K")) << "the line is wiped";
 }
 
 // ---------------------------------------------------------------------------------------------------------- explain

@@ -64,10 +64,13 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"engine/check", {"engine/base", "engine/law", "engine/model"}},
       {"engine/explain", {"engine/base", "engine/law", "engine/model", "engine/solve"}},
       {"engine/planner", {"engine/base", "engine/law", "engine/model", "engine/solve", "engine/explain"}},
+      {"engine/apply", {"engine/base", "engine/model"}},
       {"constraints", {"engine/base", "engine/law", "engine/model"}},
+      {"backends/sim", {"engine/base", "engine/law", "engine/model", "engine/apply"}},
+      {"backends/iommufd", {"engine/base", "engine/model", "engine/apply"}},
       {"cli",
        {"engine/base", "engine/law", "engine/model", "engine/document", "engine/solve", "engine/check",
-        "engine/explain", "engine/planner", "constraints"}},
+        "engine/explain", "engine/planner", "engine/apply", "constraints", "backends/sim", "backends/iommufd"}},
   };
   return kAllowed;
 }
@@ -109,9 +112,9 @@ const std::vector<Library>& libraries() {
       {"boost/uuid/", {"engine/model"}, false},
       {"fmt/",
        {"engine/base", "engine/model", "engine/document", "engine/solve", "engine/explain", "engine/planner",
-        "engine/check", "cli"},
+        "engine/check", "engine/apply", "backends/sim", "backends/iommufd", "cli"},
        true},
-      {"tl/expected.hpp", {"engine/base"}, true},
+      {"tl/expected.hpp", {"engine/base", "backends/sim"}, true},
       {"CLI/", {"cli"}, false},
   };
   return kLibraries;

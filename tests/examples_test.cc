@@ -1,7 +1,7 @@
 // The examples do what their READMEs show.
 //
-// Every `console` block of README.md and of examples/*/README.md holds commands, lines that start with `$ ./dev ` or `$ ioplan `, each
-// followed by what it prints (stdout and stderr together, as a terminal shows them). The test runs the built program
+// Every `console` block of README.md and of examples/*/README.md holds commands, lines that start with `$ ./dev `, `$ ioplan ` or
+// `$ ./embed_sim ` (the program of examples/embed-sim) and may go on with `| ./dev `, each followed by what it prints (stdout and stderr together, as a terminal shows them). The test runs the built program
 // from the root of the source tree and compares to the letter. With IOPLAN_UPDATE=1 it writes the outputs into the
 // READMEs instead; read the diff before you commit it.
 
@@ -45,8 +45,13 @@ Ran run(const std::string& line) {
   return ran;
 }
 
-// "./dev plan X" and "ioplan plan X" -> the built program; nothing for any other line.
+// "./dev plan X" and "ioplan plan X" -> the built program, "... | ./dev apply Y" too; nothing for any other line.
 std::string program_line(std::string_view line) {
+  constexpr std::string_view kPipe = "| ./dev ";
+  if (const std::size_t pipe = line.find(kPipe); pipe != std::string_view::npos) {
+    return program_line(line.substr(0, pipe)) + "| '" IOPLAN_BINARY "' " + std::string(line.substr(pipe + kPipe.size()));
+  }
+  if (line.starts_with("$ ./embed_sim ")) return "'" IOPLAN_EMBED_SIM "' " + std::string(line.substr(14));
   for (std::string_view prefix : {"$ ./dev ", "$ ioplan "}) {
     if (line.starts_with(prefix)) return "'" IOPLAN_BINARY "' " + std::string(line.substr(prefix.size()));
   }
@@ -117,7 +122,7 @@ TEST(Examples, ReadmesShowWhatTheProgramPrints) {
         return shown;
       }
       const Ran ran = run(line);
-      EXPECT_TRUE(ran.exit == 0 || ran.exit == 1 || ran.exit == 3) << command << " exits " << ran.exit;
+      EXPECT_TRUE(ran.exit == 0 || ran.exit == 1 || ran.exit == 3 || ran.exit == 4) << command << " exits " << ran.exit;
       EXPECT_FALSE(ran.output.empty()) << command;
       if (!update()) {
         EXPECT_EQ(joined(shown), ran.output) << command;
@@ -189,6 +194,7 @@ TEST(Examples, ShowWhatTheyAreFor) {
       {"rules-colouring", "host vm few", 1, 0},
       {"infeasible-rmrr", "host vm", 1, 0},
       {"infeasible-rmrr", "host vm-without-x710", 0, 1},
+      {"embed-sim", "host vm policy", 0, 2},
   };
   for (const Expected& e : kExpected) {
     SCOPED_TRACE(std::string(e.example) + ": " + e.files);
