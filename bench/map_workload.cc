@@ -22,7 +22,7 @@ std::vector<std::uint32_t> shuffled(std::size_t n, std::mt19937_64& random) {
 }
 
 // Every power of two from 4 KiB on that AMD's driver advertises; the 512 GiB one stays out, as in Linux.
-constexpr std::uint64_t kAmdSizes = ((std::uint64_t{1} << 38) - 1) & ~(k4K - 1);
+constexpr std::uint64_t kAmdSizes = ((std::uint64_t{1} << 48) - 1) & ~(k4K - 1) & ~(std::uint64_t{1} << 39);
 
 sim::PageTableShape shape(PageTableFormat format, unsigned stage, std::uint64_t page_sizes) {
   return {.format = format,
@@ -72,7 +72,7 @@ std::vector<Workload> all_workloads() {
           workload("1TiB-of-1G", 30, kTiB >> 30)};
 }
 
-Workload large_workload() { return workload("16GiB-of-4K", 12, 16 * kGiB >> 12); }
+Workload large_workload() { return workload("4GiB-of-4K", 12, 4 * kGiB >> 12); }
 
 std::vector<NamedShape> all_shapes() {
   return {{"vtd-ss", tracking(shape(PageTableFormat::vtd_ss, 2, k4K | k2M | k1G))},

@@ -35,7 +35,7 @@ Workload workload(std::string name, unsigned page_lg2, std::size_t pages);
 // 1 GiB of 4K, 1 GiB of 64K, 256 GiB of 2M, 1 TiB of 1G; and 128 MiB of 4K, whose tables fit the second-level cache.
 std::vector<Workload> all_workloads();
 
-// 16 GiB of 4K, whose tables (32 MiB) fit no cache: for tables alone, the ordered maps would take 100 times that.
+// 4 GiB of 4K, whose tables (8 MiB) do not: for tables alone, because the ordered maps would take longer than all else.
 Workload large_workload();
 
 // A page table as a kernel driver would make it for a present-day unit: 48 bits, four levels (AMD v1 grows from

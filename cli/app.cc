@@ -106,10 +106,11 @@ class Commands {
     command->add_option("PLAN", apply_.plan, "the plan, as `ioplan plan -o json` printed it")->required();
     command->add_option("FILE", apply_.files, "the Host document; with the others that the plan was made from, the judge doubts it first")
         ->required();
-    command->add_option("--backend", apply_.backend, "sim: an in-process host with its IOMMUs")
+    command->add_option("--backend", apply_.backend, "sim: an in-process host with its IOMMUs; iommufd: this machine's, through /dev/iommu")
         ->check(CLI::IsMember({"sim", "iommufd", "type1"}))
         ->required();
     command->add_flag("--dry-run", apply_.dry_run, "print the steps and touch nothing");
+    command->add_flag("--hold", apply_.hold, "with iommufd: keep the plan applied until SIGINT or SIGTERM; else it ends with the command");
     command->add_option("--fail-nth", apply_.fail_nth, "make the N-th operation of the simulator that can fail do so")
         ->check(CLI::PositiveNumber.description(""))
         ->type_name("N");

@@ -2,9 +2,12 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <utility>
 
+#include "backends/iommufd/iommufd_backend.h"
 #include "backends/sim/machine.h"
 #include "backends/sim/sim_backend.h"
 #include "cli/commands.h"
@@ -273,10 +276,14 @@ std::optional<Outcome> refused(const Plan& plan, const Request& request) {
   return Outcome{kNo, "", text + "help: nothing was touched; plan again with `ioplan plan`\n"};
 }
 
-Result<void> require_backend(const std::string& name) {
-  if (name == "sim") return {};
-  return failure(fmt::format("the backend `{}` is not there yet", name),
-                 "`--backend sim` carries the plan out on a simulated host");
+Result<void> require_backend(const ApplyArguments& arguments) {
+  const bool real = arguments.backend == "iommufd";
+  if (real && arguments.fail_nth != 0)
+    return failure("`--fail-nth` makes the simulator fail", "give it with `--backend sim`");
+  if (!real && arguments.hold) return failure("`--hold` keeps what the kernel holds", "give it with `--backend iommufd`");
+  if (real || arguments.backend == "sim") return {};
+  return failure(fmt::format("the backend `{}` is not there yet", arguments.backend),
+                 "`--backend sim` carries the plan out on a simulated host, `--backend iommufd` on this one");
 }
 
 ApplyReport dry_run(const Plan& plan, const Host& host, Backend& backend) {
@@ -311,16 +318,41 @@ Outcome simulate(const ApplyArguments& arguments, const Plan& plan, const Host& 
   return outcome;
 }
 
+// What was applied lives as long as this process: says so, then waits for SIGINT or SIGTERM.
+void hold(Outcome& outcome) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGTERM);
+  sigprocmask(SIG_BLOCK, &signals, nullptr);
+  fmt::print("{}", std::exchange(outcome.out, {}));
+  std::fflush(stdout);
+  int signal = 0;
+  sigwait(&signals, &signal);
+}
+
+Outcome carry_out(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
+  const auto system = iommufd::linux_system();
+  iommufd::IommufdBackend backend(*system, host);
+  if (arguments.dry_run)
+    return told({plan, host, backend.name(), dry_run(plan, host, backend), true}, arguments.format);
+  Outcome outcome =
+      told({plan, host, backend.name(), apply_with_progress(plan, host, backend), false}, arguments.format);
+  if (arguments.hold && outcome.code == kYes) hold(outcome);
+  return outcome;
+}
+
 }  // namespace
 
 Outcome apply_command(const ApplyArguments& arguments) {
-  if (const auto known = require_backend(arguments.backend); !known) return bad_input(known.error());
+  if (const auto known = require_backend(arguments); !known) return bad_input(known.error());
   const auto loaded = load(arguments.files);
   if (!loaded) return bad_input(loaded.error());
   const auto plan = read_plan_file(arguments.plan);
   if (!plan) return bad_input(plan.error());
   if (auto no = refused(*plan, loaded->request)) return *no;
-  return simulate(arguments, *plan, loaded->request.host);
+  const auto apply = arguments.backend == "sim" ? simulate : carry_out;
+  return apply(arguments, *plan, loaded->request.host);
 }
 
 }  // namespace ioplan::cli

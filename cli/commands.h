@@ -29,6 +29,7 @@ struct ApplyArguments {
   std::string plan;
   std::string backend;
   bool dry_run = false;
+  bool hold = false;           // keep what the kernel holds until a signal
   std::uint64_t fail_nth = 0;  // of the simulator's operations that can fail; 0: none
   std::vector<std::string> files;
   Format format = Format::text;

@@ -342,7 +342,8 @@ TEST_F(Cli, ApplyRefusesWhatIsNotForThisHost) {
 TEST_F(Cli, ApplyKnowsItsBackends) {
   write("plan.json", ran(std::string("plan -o json") + kDrhd).out);
   expect_bad(ran("apply plan.json --backend type1 three-drhd/host"),
-             "error: the backend `type1` is not there yet\nhelp: `--backend sim` carries the plan out on a simulated host\n");
+             "error: the backend `type1` is not there yet\nhelp: `--backend sim` carries the plan out on a simulated host, `--backend "
+             "iommufd` on this one\n");
   expect_bad(ran("apply plan.json three-drhd/host"), "error: --backend is required\nhelp: `ioplan apply --help` shows how\n");
   expect_bad(ran("apply plan.json --backend qemu three-drhd/host"),
              "error: --backend: qemu not in {sim,iommufd,type1}\nhelp: `ioplan apply --help` shows how\n");

@@ -1,5 +1,5 @@
-// The hazards of replace in Linux 7.2.13 (KR 2.4), one by one: what happens, what the switch in sim::Hazards changes, and
-// what a careful caller does to survive: never replace a live device onto something it may refuse, never across
+// The hazards of replace in Linux 7.2.13 (KR 2.4), one by one: what happens, what the switch in sim::Hazards changes,
+// and what a careful caller does to survive: never replace a live device onto something it may refuse, never across
 // owners; after a refusal, detach and attach again.
 #include <gtest/gtest.h>
 
@@ -106,8 +106,8 @@ TEST(HazardH1, DriversThatCheckFirstDoNotHaveIt) {
 
 // ---------------------------------------------------------------------------------------------------------------- H2
 
-// What was run on Linux 7.2.13 (KR 2.4): two devices on one automatic HWPT, each replaced onto a HWPT with a fault queue,
-// which a device without PRI refuses with ENODEV.
+// What was run on Linux 7.2.13 (KR 2.4): two devices on one automatic HWPT, each replaced onto a HWPT with a fault
+// queue, which a device without PRI refuses with ENODEV.
 struct FaultQueue {
   explicit FaultQueue(std::string_view switches)
       : world(std::string("unit intel-legacy\ndevice 0 group 0\ndevice 0 group 1\n") + std::string(switches)),
@@ -189,7 +189,8 @@ TEST(HazardH2, AReplaceIntoAnotherSpaceThatFailsLeavesBothAsTheyWere) {
 
 struct TwoOwners {
   explicit TwoOwners(std::string_view switches)
-      : world(std::string("unit intel-legacy\nunit mock\ndevice 0 group 0\ndevice 1 group 1\n") + std::string(switches)),
+      : world(std::string("unit intel-legacy\nunit mock\ndevice 0 group 0\ndevice 1 group 1\n") +
+              std::string(switches)),
         real(world.bind(0)),
         mock(world.bind(1)),
         ioas(world.ioas()),
@@ -207,9 +208,11 @@ TEST(HazardH3, ReplaceAcrossOwnersWouldCrashTheKernel) {
   const std::string before = s.world.machine().world();
   const auto refused = s.world->replace(s.mock, s.real_hwpt);
   ASSERT_EQ(errno_of(refused), ENOTRECOVERABLE);
-  EXPECT_NE(refused.error().reason.find("the kernel would crash here"), std::string_view::npos) << refused.error().reason;
+  EXPECT_NE(refused.error().reason.find("the kernel would crash here"), std::string_view::npos)
+      << refused.error().reason;
   EXPECT_EQ(errno_of(s.world->replace(s.real, s.mock_hwpt)), ENOTRECOVERABLE);
-  EXPECT_EQ(errno_of(s.world->vfio_attach(s.real, s.mock_hwpt)), ENOTRECOVERABLE) << "VFIO's second attach is a replace";
+  EXPECT_EQ(errno_of(s.world->vfio_attach(s.real, s.mock_hwpt)), ENOTRECOVERABLE)
+      << "VFIO's second attach is a replace";
   EXPECT_EQ(s.world.machine().world(), before);
 }
 

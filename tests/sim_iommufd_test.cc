@@ -1,5 +1,5 @@
-// The simulated iommufd against the slow model (tests/support/iommufd_model.h): random hosts, random calls, every answer
-// compared as it comes, and everything that can be observed compared every few calls.
+// The simulated iommufd against the slow model (tests/support/iommufd_model.h): random hosts, random calls, every
+// answer compared as it comes, and everything that can be observed compared every few calls.
 //
 // IOPLAN_SCALE multiplies the number of sequences (10 is the soak run: 300,000), IOPLAN_SEED runs one sequence,
 // IOPLAN_FIRST starts at another. A difference is shrunk to the shortest trace that still shows it, which can be kept:
@@ -70,7 +70,8 @@ void report(std::uint64_t seed, const std::string& text, const Trace& trace) {
                 << to_text(shortest) << replay(shortest)->text;
 }
 
-// What KR 1, 2 and the sources it names say can happen, by call; each must have been seen often enough to mean something.
+// What KR 1, 2 and the sources it names say can happen, by call; each must have been seen often enough to mean
+// something.
 struct Expected {
   Verb verb;
   std::vector<int> errnos;
@@ -146,7 +147,8 @@ TEST(SimIommufd, RandomSequencesAgreeWithTheSlowModel) {
           << name_of(expected.verb) << " " << (error == 0 ? "ok" : strerrorname_np(error));
     }
   }
-  for (const auto& [key, count] : tally.reasons) EXPECT_GE(count, 100) << strerrorname_np(key.first) << " " << key.second;
+  for (const auto& [key, count] : tally.reasons)
+    EXPECT_GE(count, 100) << strerrorname_np(key.first) << " " << key.second;
   EXPECT_GE(tally.injected, 100);
   EXPECT_GE(tally.dirty_pages, 100);
 }
@@ -158,7 +160,8 @@ using traces::errno_of;
 using traces::World;
 
 constexpr std::string_view kOneMock = "unit mock\ndevice 0 group 0\n";
-constexpr std::string_view kTwoMocks = "unit mock\ndevice 0 group 0 pasid-bits=20\ndevice 0 group 1 no-dirty pasid-bits=20\n";
+constexpr std::string_view kTwoMocks =
+    "unit mock\ndevice 0 group 0 pasid-bits=20\ndevice 0 group 1 no-dirty pasid-bits=20\n";
 constexpr std::uint64_t kApertureStart = 0x1000000;
 constexpr std::uint64_t kApertureLast = 0x7fffffff;
 constexpr std::uint64_t kPage = 4096;
@@ -204,7 +207,8 @@ TEST(Selftest, HwptAllocAndAttach) {
   EXPECT_EQ(errno_of(world->attach(device, device)), EINVAL);
   EXPECT_EQ(world->attach(device, hwpt).value(), hwpt);
   EXPECT_EQ(errno_of(world->attach(device, hwpt)), EBUSY);
-  EXPECT_EQ(errno_of(world->attach(device, ioas)), EBUSY) << "manual HWPTs are no candidates; the new one meets the old";
+  EXPECT_EQ(errno_of(world->attach(device, ioas)), EBUSY)
+      << "manual HWPTs are no candidates; the new one meets the old";
   EXPECT_EQ(errno_of(world->destroy(hwpt)), EBUSY);
   EXPECT_EQ(errno_of(world->detach(device)), 0);
   EXPECT_EQ(errno_of(world->destroy(hwpt)), 0) << "a manual HWPT stays until it is destroyed";
@@ -236,7 +240,8 @@ TEST(Selftest, Area) {
   EXPECT_EQ(world.map(ioas, kApertureStart + 64 * kPage, kPage, 0), EINVAL) << "neither readable nor writeable";
   EXPECT_EQ(world.map(ioas, kApertureStart + 64 * kPage, kPage, 8 | kReadWrite), EOPNOTSUPP);
   EXPECT_EQ(errno_of(world->ioas_map(ioas, 1 | kReadWrite, 0, kPage, kApertureStart + 64 * kPage)), EFAULT);
-  for (std::uint64_t i = 0; i < 10; ++i) EXPECT_EQ(world->ioas_unmap(ioas, kApertureStart + i * kPage, kPage).value(), kPage);
+  for (std::uint64_t i = 0; i < 10; ++i)
+    EXPECT_EQ(world->ioas_unmap(ioas, kApertureStart + i * kPage, kPage).value(), kPage);
   EXPECT_EQ(errno_of(world->ioas_unmap(ioas, kApertureStart, kPage)), ENOENT);
   EXPECT_EQ(errno_of(world->ioas_unmap(ioas, kApertureStart, 0)), EINVAL);
   EXPECT_EQ(errno_of(world->ioas_unmap(ioas, kApertureStart, kEverything)), EOVERFLOW);
@@ -416,7 +421,8 @@ TEST(Selftest, CopySweep) {
     const std::uint64_t last = kApertureStart + 4 * kPage - (attached ? 1 : 2);
     ASSERT_EQ(world.map(src, kApertureStart, last - kApertureStart + 1), 0);
     for (std::uint64_t iova = kApertureStart - kPage; iova <= last; iova += 511) {
-      const auto copy = world->ioas_copy(dst, src, sim::kMapFixedIova | sim::kMapWriteable, kMockPage, kApertureStart, iova);
+      const auto copy =
+          world->ioas_copy(dst, src, sim::kMapFixedIova | sim::kMapWriteable, kMockPage, kApertureStart, iova);
       if (iova < kApertureStart || iova + kMockPage - 1 > last) {
         ASSERT_EQ(errno_of(copy), ENOENT) << iova;
       } else {
@@ -435,7 +441,8 @@ TEST(Selftest, CopiesShareTheirPins) {
   ASSERT_EQ(world.map(src, kApertureStart, 4 * kPage, sim::kMapReadable), 0);
   EXPECT_EQ(world->pinned_bytes(), 4 * kPage);
   const auto copy = [&](std::uint32_t access) {
-    return errno_of(world->ioas_copy(dst, src, sim::kMapFixedIova | access, 2 * kPage, kApertureStart, kApertureStart + kPage));
+    return errno_of(
+        world->ioas_copy(dst, src, sim::kMapFixedIova | access, 2 * kPage, kApertureStart, kApertureStart + kPage));
   };
   EXPECT_EQ(copy(kReadWrite), EPERM) << "the pages were mapped read-only";
   EXPECT_EQ(copy(sim::kMapReadable), 0);
@@ -552,7 +559,8 @@ TEST(Selftest, DirtyScanEndsAtTheFirstHole) {
   EXPECT_EQ(world.dma_write(0, kApertureStart), 0);
   EXPECT_EQ(world.dma_write(0, kApertureStart + 2 * kPage), 0);
   std::array<std::uint64_t, 1> bitmap{};
-  EXPECT_EQ(errno_of(world->hwpt_get_dirty_bitmap(hwpt, sim::DirtyRead::keep, kApertureStart, 4 * kPage, kPage, bitmap)), 0);
+  EXPECT_EQ(
+      errno_of(world->hwpt_get_dirty_bitmap(hwpt, sim::DirtyRead::keep, kApertureStart, 4 * kPage, kPage, bitmap)), 0);
   EXPECT_EQ(bitmap[0], 1) << "and says nothing about what lies behind";
 }
 

@@ -4,8 +4,8 @@
 // machine owns what contexts share: which domain a group of devices is attached to, who owns its DMA, domain ids, software MSI
 // pages, table memory and RAM. Devices do DMA through it, by way of the hardware walker.
 //
-// Threads: calls on one machine's contexts are serialised by the caller except for maps, translations, dirty reads and
-// DMA, which may run at once (page_table/page_table.h). Held by tests/sim_iommufd_test.cc (a slow reference model).
+// Threads: calls on one machine's contexts are serialised by the caller except for maps and unmaps (also of one IOAS),
+// translations, dirty reads and DMA, which may run at once (page_table/page_table.h). Held by tests/sim_iommufd_test.cc (a slow reference model).
 #pragma once
 
 #include <cstddef>

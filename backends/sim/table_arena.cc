@@ -13,16 +13,14 @@ namespace {
 
 // Address space only: the kernel gives memory to pages that are touched.
 void* reserve(std::uint64_t bytes) {
-  void* const memory =
-      mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   return memory;
 }
 
 }  // namespace
 
-TableArena::TableArena(std::uint64_t bytes)
-    : bytes_(bytes & ~last_of_width(kLargestLg2)), fresh_(pow2(kLargestLg2)) {
+TableArena::TableArena(std::uint64_t bytes) : bytes_(bytes & ~last_of_width(kLargestLg2)), fresh_(pow2(kLargestLg2)) {
   base_ = static_cast<std::byte*>(reserve(bytes_ + 1));
   states_ = static_cast<std::atomic<std::uint64_t>*>(reserve((bytes_ >> kSmallestLg2) * sizeof(*states_) + 1));
 }
@@ -38,7 +36,7 @@ std::uint64_t TableArena::allocate(unsigned size_lg2, Content content) {
   const std::uint64_t pa = take(size_lg2, used_before);
   if (pa == 0) return 0;
   if (used_before && content == Content::zeroed) {
-    stretch::write(entries_at(at(pa)), pow2(size_lg2) / sizeof(Entry), 0, 0);
+    stretch::fill(entries_at(at(pa)), pow2(size_lg2) / sizeof(Entry), 0);
   }
   in_use_.fetch_add(pow2(size_lg2), std::memory_order_relaxed);
   return pa;

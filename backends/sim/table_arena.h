@@ -1,14 +1,14 @@
 // The physical memory that page tables live in: [0, bytes) of the simulated machine.
 //
 // One reserved stretch of the process's address space, so that the host pointer of a table is `base + pa`, for the map
-// path and for the hardware walker alike. Tables are handed out zeroed, aligned to their size; PA 0 is never handed out.
-// Memory stays mapped until the arena goes: a stale reader may read a freed table, never fault (page_table.h says how it
-// notices).
+// path and for the hardware walker alike. Tables are handed out aligned to their size, zeroed unless asked otherwise;
+// PA 0 is never handed out. Memory stays mapped until the arena goes: a stale reader may read a freed table, never
+// fault (page_table.h says how it notices).
 //
-// Invariants: beside every table lies a word of state that belongs to whoever owns the table and keeps its value while the
-// table is free, so that owner after owner can tell its tenancy from the others. A freed table is handed out again only
-// after every hardware walk that was under way when it was freed has ended (WalkGuard): what an IOTLB invalidation that
-// waits for completion is to a real IOMMU.
+// Invariants: beside every table lies a word of state that belongs to whoever owns the table and keeps its value while
+// the table is free, so that owner after owner can tell its tenancy from the others. A freed table is handed out again
+// only after every hardware walk that was under way when it was freed has ended (WalkGuard): what an IOTLB invalidation
+// that waits for completion is to a real IOMMU.
 //
 // Thread-safe; a lock is taken only to hand out or take back a table. Held by tests/page_table_test.cc and
 // tests/page_table_threads_test.cc.
@@ -33,8 +33,8 @@ class TableArena {
   TableArena(const TableArena&) = delete;
   TableArena& operator=(const TableArena&) = delete;
 
-  // A table of 2^size_lg2 bytes (2 KiB to 1 MiB); 0 when memory is out or the injected failure is due. `any` is for owners
-  // who write all of it before anybody sees it.
+  // A table of 2^size_lg2 bytes (2 KiB to 1 MiB); 0 when memory is out or the injected failure is due. `any` is for
+  // owners who write all of it before anybody sees it.
   enum class Content : std::uint8_t { zeroed, any };
   std::uint64_t allocate(unsigned size_lg2, Content content = Content::zeroed);
   void free(std::uint64_t pa, unsigned size_lg2);
@@ -54,8 +54,8 @@ class TableArena {
   static constexpr unsigned kSmallestLg2 = 11, kLargestLg2 = 20;
   std::atomic<std::uint64_t>* states() const { return states_; }
 
-  // While one lives, no table that its holder can reach from a root is handed out anew. Whoever walks tables as hardware
-  // does takes one for the length of a walk.
+  // While one lives, no table that its holder can reach from a root is handed out anew. Whoever walks tables as
+  // hardware does takes one for the length of a walk.
   class WalkGuard {
    public:
     explicit WalkGuard(const TableArena& arena);

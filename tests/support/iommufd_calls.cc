@@ -45,10 +45,10 @@ constexpr std::array<unsigned, static_cast<std::size_t>(Verb::count)> kWeights =
 // What apertures, reserved regions and widths make interesting. Software MSI windows are left out: what lies under
 // a doorbell is not the model's business.
 constexpr std::uint64_t kBoundaries[] = {
-    0,           0x1000,     0x1000000,  0x0fff000,    0x7ffff000,    0x80000000,     0xfedff000,     0xfee00000,
-    0xfef00000,  0xeffff000, 0xf0000000, 0xf0100000,   0x7c000000,    0x7ffffff000,   0x8000000000,   0x3fffffffff000 >> 8,
-    0xfd00000000, 0x10000000000, 0x7ffffffff000, 0x800000000000, 0xfffffffff000, 0x1000000000000, 0xfffffffffffff000,
-    kTop};
+    0, 0x1000, 0xfff000, 0x1000000, 0x7c000000, 0x7ffff000,
+    0x80000000, 0xeffff000, 0xf0000000, 0xf0100000, 0xfedff000, 0xfee00000,
+    0xfef00000, 0x7ffffff000, 0x8000000000, 0x3fffffffff0, 0xfd00000000, 0x10000000000,
+    0x7ffffffff000, 0x800000000000, 0xfffffffff000, 0x1000000000000, 0xfffffffffffff000, kTop};
 
 }  // namespace
 
@@ -62,13 +62,18 @@ CallGenerator::CallGenerator(std::uint64_t seed)
 UnitKind CallGenerator::unit_kind() {
   using enum UnitKind;
   switch (theme_) {
-    case Theme::dirty: return one_of({intel_scalable, amd, amd_v2, smmuv3, mock, mock});
+    case Theme::dirty:
+      return one_of({intel_scalable, amd, amd_v2, smmuv3, mock, mock});
     case Theme::sharing:
       return one_of({intel_legacy, intel_no_snoop, intel_narrow, intel_scalable, intel_scalable, intel_second_only});
-    case Theme::owners: return one_of({intel_legacy, intel_no_snoop, amd, mock, smmuv3, intel_scalable});
-    case Theme::pasids: return one_of({intel_scalable, mock, smmuv3, amd, virtio, intel_second_only, smmuv3_second_only});
-    case Theme::domain_ids: return one_of({intel_legacy, intel_scalable, smmuv2, smmuv3, smmuv3_second_only, virtio, amd});
-    case Theme::memory: return one_of({mock, intel_legacy, intel_second_only, s390, virtio, virtio});
+    case Theme::owners:
+      return one_of({intel_legacy, intel_no_snoop, amd, mock, smmuv3, intel_scalable});
+    case Theme::pasids:
+      return one_of({intel_scalable, mock, smmuv3, amd, virtio, intel_second_only, smmuv3_second_only});
+    case Theme::domain_ids:
+      return one_of({intel_legacy, intel_scalable, smmuv2, smmuv3, smmuv3_second_only, virtio, amd});
+    case Theme::memory:
+      return one_of({mock, intel_legacy, intel_second_only, s390, virtio, virtio});
     default:
       return one_of({intel_legacy, intel_no_snoop, intel_narrow, intel_scalable, intel_scalable, intel_second_only, amd,
                      amd_v2, smmuv3, smmuv3_second_only, smmuv2, smmuv2_incoherent, virtio, virtio_coarse, riscv, s390,
@@ -125,13 +130,19 @@ unsigned CallGenerator::weight(Verb v) const {
   switch (v) {
     case Verb::set_dirty:
     case Verb::get_dirty:
-    case Verb::dma_write: return theme_ == Theme::dirty ? 3 * usual : theme_ == Theme::memory ? 2 * usual : usual;
-    case Verb::dma_read: return theme_ == Theme::memory ? 4 * usual : usual;
-    case Verb::ioas_copy: return theme_ == Theme::memory ? 3 * usual : usual;
+    case Verb::dma_write:
+      return theme_ == Theme::dirty ? 3 * usual : theme_ == Theme::memory ? 2 * usual : usual;
+    case Verb::dma_read:
+      return theme_ == Theme::memory ? 4 * usual : usual;
+    case Verb::ioas_copy:
+      return theme_ == Theme::memory ? 3 * usual : usual;
     case Verb::replace:
-    case Verb::vfio_attach: return theme_ == Theme::owners || theme_ == Theme::sharing ? 2 * usual : usual;
-    case Verb::hwpt_alloc: return theme_ == Theme::domain_ids || theme_ == Theme::sharing ? 2 * usual : usual;
-    default: return usual;
+    case Verb::vfio_attach:
+      return theme_ == Theme::owners || theme_ == Theme::sharing ? 2 * usual : usual;
+    case Verb::hwpt_alloc:
+      return theme_ == Theme::domain_ids || theme_ == Theme::sharing ? 2 * usual : usual;
+    default:
+      return usual;
   }
 }
 
@@ -160,8 +171,8 @@ Verb CallGenerator::sensible(const slow::Context& c, Verb drawn) {
   if (c.hwpts.empty() && chance(25)) return chance(50) ? Verb::hwpt_alloc : Verb::attach;
   const bool needs_hwpt = drawn == Verb::set_dirty || drawn == Verb::get_dirty || drawn == Verb::destroy;
   if (c.hwpts.empty() && needs_hwpt && chance(80)) return Verb::hwpt_alloc;
-  const bool needs_attachment = drawn == Verb::replace || drawn == Verb::detach || drawn == Verb::dma_read ||
-                                drawn == Verb::dma_write;
+  const bool needs_attachment =
+      drawn == Verb::replace || drawn == Verb::detach || drawn == Verb::dma_read || drawn == Verb::dma_write;
   const auto mapped = [](const auto& entry) { return !entry.second.areas.empty(); };
   if (drawn == Verb::ioas_copy && std::ranges::none_of(c.ioases, mapped) && chance(80)) return Verb::ioas_map;
   if (c.attachments.empty() && needs_attachment && chance(80)) return Verb::attach;
@@ -212,8 +223,12 @@ Id CallGenerator::live(const Duel& duel, unsigned context, Kind kind) {
     for (const auto& [id, unused] : map) ids.push_back(id);
   };
   switch (kind) {
-    case Kind::device: keys(c.devices); break;
-    case Kind::ioas: keys(c.ioases); break;
+    case Kind::device:
+      keys(c.devices);
+      break;
+    case Kind::ioas:
+      keys(c.ioases);
+      break;
     case Kind::mapped_ioas:
       for (const auto& [id, space] : c.ioases) {
         if (!space.areas.empty()) ids.push_back(id);
@@ -229,7 +244,9 @@ Id CallGenerator::live(const Duel& duel, unsigned context, Kind kind) {
         if (!space.hwpts.empty()) ids.push_back(id);
       }
       break;
-    case Kind::hwpt: keys(c.hwpts); break;
+    case Kind::hwpt:
+      keys(c.hwpts);
+      break;
     case Kind::automatic_hwpt:
       for (const auto& [id, h] : c.hwpts) {
         if (h.automatic) ids.push_back(id);
@@ -241,8 +258,12 @@ Id CallGenerator::live(const Duel& duel, unsigned context, Kind kind) {
       }
       if (ids.empty()) keys(c.hwpts);
       break;
-    case Kind::fault: ids.assign(c.faults.begin(), c.faults.end()); break;
-    case Kind::access: keys(c.accesses); break;
+    case Kind::fault:
+      ids.assign(c.faults.begin(), c.faults.end());
+      break;
+    case Kind::access:
+      keys(c.accesses);
+      break;
   }
   return ids.empty() ? Id{} : Id{duel.made_by(context, ids[below(ids.size())]), 0};
 }
@@ -302,7 +323,8 @@ std::uint64_t CallGenerator::length() {
 
 std::uint32_t CallGenerator::map_flags() {
   const std::uint64_t luck = below(100);
-  if (theme_ == Theme::memory && chance(30)) return sim::kMapFixedIova | one_of({sim::kMapReadable, sim::kMapWriteable, sim::kMapWriteable});
+  if (theme_ == Theme::memory && chance(30))
+    return sim::kMapFixedIova | one_of({sim::kMapReadable, sim::kMapWriteable, sim::kMapWriteable});
   if (luck < 55) return sim::kMapFixedIova | sim::kMapReadable | sim::kMapWriteable;
   if (luck < 75) return sim::kMapReadable | sim::kMapWriteable;
   if (luck < 86) return sim::kMapFixedIova | sim::kMapReadable;
@@ -315,7 +337,9 @@ std::uint32_t CallGenerator::hwpt_flags() {
   if (theme_ == Theme::dirty && chance(70)) return sim::kHwptDirtyTracking;
   if (theme_ == Theme::pasids && chance(60)) return sim::kHwptPasid;
   if (theme_ == Theme::owners && chance(30)) return sim::kHwptFaultIdValid;
-  if (theme_ == Theme::sharing) return one_of<std::uint32_t>({0, 0, sim::kHwptDirtyTracking, sim::kHwptNestParent, sim::kHwptNestParent, sim::kHwptFaultIdValid});
+  if (theme_ == Theme::sharing)
+    return one_of<std::uint32_t>(
+        {0, 0, sim::kHwptDirtyTracking, sim::kHwptNestParent, sim::kHwptNestParent, sim::kHwptFaultIdValid});
   if (luck < 40) return 0;
   if (luck < 60) return sim::kHwptDirtyTracking;
   if (luck < 72) return sim::kHwptPasid;
@@ -342,7 +366,9 @@ void CallGenerator::memory(Call& call) {
 
 // What to attach to: an address space, a HWPT, or nonsense.
 void CallGenerator::target(const Duel& duel, Call& call) {
-  const Kind hwpt = theme_ == Theme::dirty && chance(60) ? Kind::dirty_hwpt : chance(15) ? Kind::automatic_hwpt : Kind::hwpt;
+  const Kind hwpt = theme_ == Theme::dirty && chance(60) ? Kind::dirty_hwpt
+                    : chance(15)                         ? Kind::automatic_hwpt
+                                                         : Kind::hwpt;
   const bool automatic = call.pasid == 0 ? chance(45) : chance(10);
   call.other = pick(duel, call.context, automatic ? Kind::ioas : hwpt);
 }
@@ -350,18 +376,30 @@ void CallGenerator::target(const Duel& duel, Call& call) {
 void CallGenerator::fill(const Duel& duel, Call& call) {
   const unsigned c = call.context;
   switch (call.verb) {
-    case Verb::bind: call.device = unbound_device(duel); break;
+    case Verb::bind:
+      call.device = unbound_device(duel);
+      break;
     case Verb::unbind:
-    case Verb::get_hw_info: call.object = pick(duel, c, Kind::device); break;
+    case Verb::get_hw_info:
+      call.object = pick(duel, c, Kind::device);
+      break;
     case Verb::ioas_allow_iovas:
       call.object = pick(duel, c, Kind::ioas);
       fill_allowed(call);
       break;
-    case Verb::ioas_iova_ranges: call.object = pick(duel, c, Kind::ioas); break;
+    case Verb::ioas_iova_ranges:
+      call.object = pick(duel, c, Kind::ioas);
+      break;
     case Verb::ioas_map:
-    case Verb::ioas_map_file: fill_map(duel, call); break;
-    case Verb::ioas_copy: fill_copy(duel, call); break;
-    case Verb::ioas_unmap: fill_unmap(duel, call); break;
+    case Verb::ioas_map_file:
+      fill_map(duel, call);
+      break;
+    case Verb::ioas_copy:
+      fill_copy(duel, call);
+      break;
+    case Verb::ioas_unmap:
+      fill_unmap(duel, call);
+      break;
     case Verb::set_option:
     case Verb::get_option:
       call.option = chance(30) ? 0 : 1;
@@ -378,7 +416,9 @@ void CallGenerator::fill(const Duel& duel, Call& call) {
       call.object = pick(duel, c, chance(80) ? Kind::dirty_hwpt : Kind::hwpt);
       call.flags = chance(75);
       break;
-    case Verb::get_dirty: fill_dirty(duel, call); break;
+    case Verb::get_dirty:
+      fill_dirty(duel, call);
+      break;
     case Verb::attach:
       call.pasid = pasid();
       call.object = chance(80) ? unattached_device(duel, c, call.pasid) : pick(duel, c, Kind::device);
@@ -398,16 +438,22 @@ void CallGenerator::fill(const Duel& duel, Call& call) {
       call.object = pick(duel, c, Kind::ioas);
       call.flags = chance(60);
       break;
-    case Verb::access_destroy: call.object = pick(duel, c, Kind::access); break;
+    case Verb::access_destroy:
+      call.object = pick(duel, c, Kind::access);
+      break;
     case Verb::destroy:
-      call.object = pick(duel, c, one_of({Kind::hwpt, Kind::hwpt, Kind::hwpt, Kind::ioas, Kind::fault, Kind::device, Kind::access}));
+      call.object = pick(
+          duel, c, one_of({Kind::hwpt, Kind::hwpt, Kind::hwpt, Kind::ioas, Kind::fault, Kind::device, Kind::access}));
       break;
     case Verb::dma_read:
-    case Verb::dma_write: fill_dma(duel, call); break;
+    case Verb::dma_write:
+      fill_dma(duel, call);
+      break;
     case Verb::ioas_alloc:
     case Verb::fault_queue_alloc:
     case Verb::close:
-    case Verb::count: break;
+    case Verb::count:
+      break;
   }
 }
 

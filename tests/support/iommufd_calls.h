@@ -22,7 +22,18 @@ class CallGenerator {
 
  private:
   enum class Theme : std::uint8_t { mixed, dirty, memory, owners, sharing, pasids, domain_ids };
-  enum class Kind : std::uint8_t { device, ioas, mapped_ioas, lazy_ioas, backed_ioas, hwpt, automatic_hwpt, dirty_hwpt, fault, access };
+  enum class Kind : std::uint8_t {
+    device,
+    ioas,
+    mapped_ioas,
+    lazy_ioas,
+    backed_ioas,
+    hwpt,
+    automatic_hwpt,
+    dirty_hwpt,
+    fault,
+    access
+  };
 
   template <class T>
   T one_of(std::initializer_list<T> values) {

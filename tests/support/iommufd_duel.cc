@@ -35,8 +35,10 @@ bool makes_object(Verb verb) {
     case Verb::attach:
     case Verb::replace:
     case Verb::vfio_attach:
-    case Verb::access_create: return true;
-    default: return false;
+    case Verb::access_create:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -74,7 +76,8 @@ Duel::Duel(const Sketch& sketch, Tally* tally) : host_(host_of(sketch)), tally_(
   struct Wanted {
     std::uint64_t size, backing;
   };
-  constexpr std::array<Wanted, kMemories> kWanted = {{{64 << 10, 4 << 10}, {4 << 20, 2 << 20}, {32 << 10, 4 << 10}, {256 << 10, 64 << 10}}};
+  constexpr std::array<Wanted, kMemories> kWanted = {
+      {{64 << 10, 4 << 10}, {4 << 20, 2 << 20}, {32 << 10, 4 << 10}, {256 << 10, 64 << 10}}};
   for (int m = 0; m < kMemories; ++m) {
     const Wanted& wanted = kWanted[static_cast<std::size_t>(m)];
     const sim::Memory memory = machine_->memory().allocate(wanted.size, wanted.backing, m != kReadOnlyMemory);
@@ -112,9 +115,7 @@ std::uint64_t Duel::address(const Call& call) const {
   return base + call.va;
 }
 
-int Duel::fd(const Call& call) const {
-  return call.memory < 0 ? 1000 : ram_[static_cast<std::size_t>(call.memory)].fd;
-}
+int Duel::fd(const Call& call) const { return call.memory < 0 ? 1000 : ram_[static_cast<std::size_t>(call.memory)].fd; }
 
 std::string Duel::perform(const Call& call, std::uint64_t fail_nth) {
   if (contexts_[call.context] == nullptr) {
@@ -181,10 +182,14 @@ Duel::Answered Duel::ask_simulator(const Call& call) {
   const ObjectId other = resolve(call.other);
   const auto option = static_cast<sim::Option>(call.option);
   switch (call.verb) {
-    case Verb::bind: return number(c.bind(device_name(call.device)));
-    case Verb::unbind: return nothing(c.unbind(object));
-    case Verb::ioas_alloc: return number(c.ioas_alloc());
-    case Verb::ioas_allow_iovas: return nothing(c.ioas_allow_iovas(object, call.ranges));
+    case Verb::bind:
+      return number(c.bind(device_name(call.device)));
+    case Verb::unbind:
+      return nothing(c.unbind(object));
+    case Verb::ioas_alloc:
+      return number(c.ioas_alloc());
+    case Verb::ioas_allow_iovas:
+      return nothing(c.ioas_allow_iovas(object, call.ranges));
     case Verb::ioas_iova_ranges: {
       const auto answer = c.ioas_iova_ranges(object);
       if (!answer) return refused(answer.error());
@@ -192,23 +197,30 @@ Duel::Answered Duel::ask_simulator(const Call& call) {
       answered.detail = ranges_text(answer->ranges);
       return answered;
     }
-    case Verb::ioas_map: return number(c.ioas_map(object, call.flags, address(call), call.length, call.iova));
+    case Verb::ioas_map:
+      return number(c.ioas_map(object, call.flags, address(call), call.length, call.iova));
     case Verb::ioas_map_file:
       return number(c.ioas_map_file(object, call.flags, fd(call), call.va, call.length, call.iova));
     case Verb::ioas_copy:
       return number(c.ioas_copy(object, other, call.flags, call.length, call.iova, call.source));
-    case Verb::ioas_unmap: return number(c.ioas_unmap(object, call.iova, call.length));
-    case Verb::set_option: return nothing(c.set_option(option, object, call.source));
-    case Verb::get_option: return number(c.get_option(option, object));
-    case Verb::hwpt_alloc: return number(c.hwpt_alloc(object, other, call.flags, resolve(call.fault)));
-    case Verb::fault_queue_alloc: return number(c.fault_queue_alloc());
+    case Verb::ioas_unmap:
+      return number(c.ioas_unmap(object, call.iova, call.length));
+    case Verb::set_option:
+      return nothing(c.set_option(option, object, call.source));
+    case Verb::get_option:
+      return number(c.get_option(option, object));
+    case Verb::hwpt_alloc:
+      return number(c.hwpt_alloc(object, other, call.flags, resolve(call.fault)));
+    case Verb::fault_queue_alloc:
+      return number(c.fault_queue_alloc());
     case Verb::get_hw_info: {
       const auto answer = c.get_hw_info(object);
       if (!answer) return refused(answer.error());
       answered.value = answer->max_pasid_log2 | (answer->capabilities & sim::kCapabilityDirtyTracking) << 32;
       return answered;
     }
-    case Verb::set_dirty: return nothing(c.hwpt_set_dirty_tracking(object, call.flags != 0));
+    case Verb::set_dirty:
+      return nothing(c.hwpt_set_dirty_tracking(object, call.flags != 0));
     case Verb::get_dirty: {
       std::vector<std::uint64_t> words(bitmap_words(call));
       const auto mode = call.flags != 0 ? sim::DirtyRead::keep : sim::DirtyRead::clear;
@@ -218,15 +230,25 @@ Duel::Answered Duel::ask_simulator(const Call& call) {
       if (tally_ != nullptr) tally_->dirty_pages += bits_in(words);
       return answered;
     }
-    case Verb::attach: return number(c.attach(object, other, call.pasid));
-    case Verb::replace: return number(c.replace(object, other, call.pasid));
-    case Verb::vfio_attach: return number(c.vfio_attach(object, other, call.pasid));
-    case Verb::detach: return nothing(c.detach(object, call.pasid));
-    case Verb::access_create: return number(c.access_create(object, call.flags != 0));
-    case Verb::access_destroy: return nothing(c.access_destroy(object));
-    case Verb::destroy: return nothing(c.destroy(object));
-    case Verb::close: contexts_[call.context].reset(); return answered;
-    default: return answered;
+    case Verb::attach:
+      return number(c.attach(object, other, call.pasid));
+    case Verb::replace:
+      return number(c.replace(object, other, call.pasid));
+    case Verb::vfio_attach:
+      return number(c.vfio_attach(object, other, call.pasid));
+    case Verb::detach:
+      return nothing(c.detach(object, call.pasid));
+    case Verb::access_create:
+      return number(c.access_create(object, call.flags != 0));
+    case Verb::access_destroy:
+      return nothing(c.access_destroy(object));
+    case Verb::destroy:
+      return nothing(c.destroy(object));
+    case Verb::close:
+      contexts_[call.context].reset();
+      return answered;
+    default:
+      return answered;
   }
 }
 
@@ -238,27 +260,39 @@ Duel::Answered Duel::ask_model(const Call& call) {
   const auto option = static_cast<sim::Option>(call.option);
   const auto plain = [](const slow::Outcome& o) { return Answered{o.error, o.error == 0 ? o.value : 0, {}, {}}; };
   switch (call.verb) {
-    case Verb::bind: return plain(m.bind(c, device_name(call.device)));
-    case Verb::unbind: return plain(m.unbind(c, object));
-    case Verb::ioas_alloc: return plain(m.ioas_alloc(c));
-    case Verb::ioas_allow_iovas: return plain(m.ioas_allow_iovas(c, object, call.ranges));
+    case Verb::bind:
+      return plain(m.bind(c, device_name(call.device)));
+    case Verb::unbind:
+      return plain(m.unbind(c, object));
+    case Verb::ioas_alloc:
+      return plain(m.ioas_alloc(c));
+    case Verb::ioas_allow_iovas:
+      return plain(m.ioas_allow_iovas(c, object, call.ranges));
     case Verb::ioas_iova_ranges: {
       const auto& ioases = m.context(c).ioases;
       if (!ioases.contains(object)) return {ENOENT, 0, {}, {}};
       return {0, m.alignment(m.context(c), object), {}, ranges_text(m.iova_ranges(ioases.at(object)))};
     }
-    case Verb::ioas_map: return plain(m.ioas_map(c, object, call.flags, address(call), call.length, call.iova));
+    case Verb::ioas_map:
+      return plain(m.ioas_map(c, object, call.flags, address(call), call.length, call.iova));
     case Verb::ioas_map_file:
       return plain(m.ioas_map_file(c, object, call.flags, fd(call), call.va, call.length, call.iova));
     case Verb::ioas_copy:
       return plain(m.ioas_copy(c, object, other, call.flags, call.length, call.iova, call.source));
-    case Verb::ioas_unmap: return plain(m.ioas_unmap(c, object, call.iova, call.length));
-    case Verb::set_option: return plain(m.set_option(c, option, object, call.source));
-    case Verb::get_option: return plain(m.get_option(c, option, object));
-    case Verb::hwpt_alloc: return plain(m.hwpt_alloc(c, object, other, call.flags, resolve(call.fault)));
-    case Verb::fault_queue_alloc: return plain(m.fault_queue_alloc(c));
-    case Verb::get_hw_info: return plain(m.get_hw_info(c, object));
-    case Verb::set_dirty: return plain(m.hwpt_set_dirty_tracking(c, object, call.flags != 0));
+    case Verb::ioas_unmap:
+      return plain(m.ioas_unmap(c, object, call.iova, call.length));
+    case Verb::set_option:
+      return plain(m.set_option(c, option, object, call.source));
+    case Verb::get_option:
+      return plain(m.get_option(c, option, object));
+    case Verb::hwpt_alloc:
+      return plain(m.hwpt_alloc(c, object, other, call.flags, resolve(call.fault)));
+    case Verb::fault_queue_alloc:
+      return plain(m.fault_queue_alloc(c));
+    case Verb::get_hw_info:
+      return plain(m.get_hw_info(c, object));
+    case Verb::set_dirty:
+      return plain(m.hwpt_set_dirty_tracking(c, object, call.flags != 0));
     case Verb::get_dirty: {
       std::vector<std::uint64_t> words(bitmap_words(call));
       const auto mode = call.flags != 0 ? sim::DirtyRead::keep : sim::DirtyRead::clear;
@@ -266,17 +300,29 @@ Duel::Answered Duel::ask_model(const Call& call) {
       if (a.error == 0) a.detail = bitmap_text(words);
       return a;
     }
-    case Verb::attach: return plain(m.attach(c, object, other, call.pasid));
-    case Verb::replace: return plain(m.replace(c, object, other, call.pasid));
-    case Verb::vfio_attach: return plain(m.vfio_attach(c, object, other, call.pasid));
-    case Verb::detach: return plain(m.detach(c, object, call.pasid));
-    case Verb::access_create: return plain(m.access_create(c, object, call.flags != 0));
-    case Verb::access_destroy: return plain(m.access_destroy(c, object));
-    case Verb::destroy: return plain(m.destroy(c, object));
-    case Verb::dma_read: return plain(m.dma(call.device, call.pasid, call.iova, sim::kMapReadable));
-    case Verb::dma_write: return plain(m.dma(call.device, call.pasid, call.iova, sim::kMapWriteable));
-    case Verb::close: m.close(c); return {};
-    case Verb::count: break;
+    case Verb::attach:
+      return plain(m.attach(c, object, other, call.pasid));
+    case Verb::replace:
+      return plain(m.replace(c, object, other, call.pasid));
+    case Verb::vfio_attach:
+      return plain(m.vfio_attach(c, object, other, call.pasid));
+    case Verb::detach:
+      return plain(m.detach(c, object, call.pasid));
+    case Verb::access_create:
+      return plain(m.access_create(c, object, call.flags != 0));
+    case Verb::access_destroy:
+      return plain(m.access_destroy(c, object));
+    case Verb::destroy:
+      return plain(m.destroy(c, object));
+    case Verb::dma_read:
+      return plain(m.dma(call.device, call.pasid, call.iova, sim::kMapReadable));
+    case Verb::dma_write:
+      return plain(m.dma(call.device, call.pasid, call.iova, sim::kMapWriteable));
+    case Verb::close:
+      m.close(c);
+      return {};
+    case Verb::count:
+      break;
   }
   return {};
 }
@@ -303,7 +349,8 @@ std::string Duel::dma(const Call& call, const Answered& expected) {
   return moved == byte ? "" : fmt::format("the byte is not at {:#x}", expected.value);
 }
 
-// ------------------------------------------------------------------------------------------------- the state as a whole
+// ------------------------------------------------------------------------------------------------- the state as a
+// whole
 
 std::string Duel::compare(Depth depth) {
   for (unsigned c = 0; c < kContexts; ++c) {
@@ -375,15 +422,18 @@ std::string Duel::compare_hwpt(unsigned context, ObjectId id, Depth depth) {
 }
 
 // Every page, or the ends and a few between; and that nothing is mapped beside.
-std::string Duel::compare_area(const sim::PageTable& table, const slow::Ioas& ioas, const slow::Area& area, Depth depth) {
-  const std::uint64_t step = depth == Depth::every_page ? slow::kPage : std::max(slow::kPage, area.length / 4 & ~(slow::kPage - 1));
+std::string Duel::compare_area(const sim::PageTable& table, const slow::Ioas& ioas, const slow::Area& area,
+                               Depth depth) {
+  const std::uint64_t step =
+      depth == Depth::every_page ? slow::kPage : std::max(slow::kPage, area.length / 4 & ~(slow::kPage - 1));
   std::vector<std::uint64_t> probes = {area.range().last};
   for (std::uint64_t at = 0; at < area.length; at += step) probes.push_back(area.iova + at);
   if (tally_ != nullptr) tally_->translations += probes.size();
   for (std::uint64_t at : probes) {
     const auto ours = table.iova_to_phys(at);
     const auto theirs = model_->physical(area, at);
-    if (ours != theirs) return fmt::format("{:#x} translates to {:#x} and {:#x}", at, ours.value_or(0), theirs.value_or(0));
+    if (ours != theirs)
+      return fmt::format("{:#x} translates to {:#x} and {:#x}", at, ours.value_or(0), theirs.value_or(0));
   }
   for (std::uint64_t beside : {area.iova - 1, area.range().last + 1}) {
     const bool doorbell = beside >= 0x08000000 && beside < 0x0a200000;
@@ -420,8 +470,10 @@ Trace without(const Trace& trace, std::size_t first, std::size_t count) {
   Trace shorter{trace.sketch, {}};
   const auto adjust = [&](Id& id) {
     if (id.result < 0 || static_cast<std::size_t>(id.result) < first) return;
-    if (static_cast<std::size_t>(id.result) < first + count) id = {};
-    else id.result -= static_cast<int>(count);
+    if (static_cast<std::size_t>(id.result) < first + count)
+      id = {};
+    else
+      id.result -= static_cast<int>(count);
   };
   for (std::size_t i = 0; i < trace.calls.size(); ++i) {
     if (i >= first && i < first + count) continue;

@@ -1,4 +1,5 @@
-// iommufd as it is described, not as it is built: the slow reference that the simulator (backends/sim) is compared with.
+// iommufd as it is described, not as it is built: the slow reference that the simulator (backends/sim) is compared
+// with.
 //
 // Written from the kernel rules alone. There are no interval trees, no page tables and no counters: an IOAS is a plain
 // list of areas and a plain list of reservations, and everything else (alignment, IOVA ranges, who uses an object,
@@ -95,7 +96,7 @@ struct Hwpt {
   ObjectId fault = 0;
   bool automatic = false;
   bool logging = false;
-  bool finished = false;  // smmuv2: a device has attached once, and with that the driver knew what to make
+  bool finished = false;          // smmuv2: a device has attached once, and with that the driver knew what to make
   std::vector<Range> dirty;       // leaves that the hardware has marked
   std::set<std::uint64_t> small;  // areas, by IOVA, that were mapped while huge pages were off
 };

@@ -1,4 +1,5 @@
-// The half of the reference model about HWPTs and devices: allocation, joining an IOAS, attach, replace, dirty tracking.
+// The half of the reference model about HWPTs and devices: allocation, joining an IOAS, attach, replace, dirty
+// tracking.
 
 #include <algorithm>
 #include <cerrno>
@@ -23,8 +24,8 @@ bool knows_flags(Driver d) {
 bool attaches_pasids(Driver d) { return d == Driver::intel || d == Driver::smmuv3 || d == Driver::mock; }
 bool blocks_pasids(Driver d) { return attaches_pasids(d) || d == Driver::amd; }
 
-// Where a domain id is taken when a device attaches; elsewhere a HWPT has one from its allocation on. Intel gives it back
-// with the last device, smmuv2 (whose ids are context banks) with the HWPT.
+// Where a domain id is taken when a device attaches; elsewhere a HWPT has one from its allocation on. Intel gives it
+// back with the last device, smmuv2 (whose ids are context banks) with the HWPT.
 bool ids_at_attach(Driver d) { return d == Driver::intel || d == Driver::smmuv2; }
 
 std::uint8_t law_flags(std::uint32_t flags) {
@@ -530,8 +531,8 @@ int Model::hardware_pasid(const Walked& target, const Hwpt& h, std::uint32_t gro
 
 // ---------------------------------------------------------------------------------------------------------- DMA, dirty
 
-// The page that translates `iova`: runs of physically contiguous memory, from their start on, each time with the largest
-// page that alignment and rest allow.
+// The page that translates `iova`: runs of physically contiguous memory, from their start on, each time with the
+// largest page that alignment and rest allow.
 Range Model::leaf(const Hwpt& h, const Area& area, std::uint64_t iova) const {
   // In offsets into the area, because its end may be the end of the space.
   const std::uint64_t wanted = iova - area.iova;
@@ -552,13 +553,14 @@ Range Model::leaf(const Hwpt& h, const Area& area, std::uint64_t iova) const {
       const bool fits = (((area.iova + run) | pa(run)) & (candidate - 1)) == 0 && candidate <= end - run;
       if (bit(h.is[HwptQ::page_sizes], lg2) && fits) size = candidate;
     }
-    if (size == 0 || wanted < run + size) return {area.iova + run, area.iova + run + std::max<std::uint64_t>(size, 1) - 1};
+    if (size == 0 || wanted < run + size)
+      return {area.iova + run, area.iova + run + std::max<std::uint64_t>(size, 1) - 1};
     run += size;
   }
 }
 
-// New leaves start clean. (On Arm, Linux 7.2.13 maps them writeable-dirty, so that what is mapped while tracking is on is
-// reported although nothing was written; the simulator does not, see backends/sim/page_table/arm_lpae.h.)
+// New leaves start clean. (On Arm, Linux 7.2.13 maps them writeable-dirty, so that what is mapped while tracking is on
+// is reported although nothing was written; the simulator does not, see backends/sim/page_table/arm_lpae.h.)
 void Model::mapped(Hwpt& h, const Ioas& ioas, const Area& area) {
   if (!ioas.huge_pages) h.small.insert(area.iova);
 }

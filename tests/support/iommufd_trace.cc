@@ -90,7 +90,9 @@ Unit unit_of(const SketchUnit& sketch, std::size_t index) {
       unit.facts[UnitFact::dma_last] = last_of_width(40);
       break;
     case UnitKind::mock:
-    case UnitKind::count: unit.driver = Driver::mock; break;
+    case UnitKind::count:
+      unit.driver = Driver::mock;
+      break;
   }
   return unit;
 }
@@ -136,7 +138,9 @@ std::string number_text(std::string_view key, std::uint64_t value) {
   return value == 0 ? "" : fmt::format(" {}={:#x}", key, value);
 }
 
-[[noreturn]] void malformed(std::string_view line) { throw std::invalid_argument(std::string("trace: ") + std::string(line)); }
+[[noreturn]] void malformed(std::string_view line) {
+  throw std::invalid_argument(std::string("trace: ") + std::string(line));
+}
 
 std::uint64_t number(std::string_view text) { return std::stoull(std::string(text), nullptr, 0); }
 
@@ -159,20 +163,34 @@ void parse_va(Call& call, std::string_view text) {
 }
 
 void parse_field(Call& call, std::string_view key, std::string_view value) {
-  if (key == "c") call.context = static_cast<unsigned>(number(value));
-  else if (key == "device") call.device = number(value);
-  else if (key == "object") call.object = parse_id(value);
-  else if (key == "other") call.other = parse_id(value);
-  else if (key == "fault") call.fault = parse_id(value);
-  else if (key == "flags") call.flags = static_cast<std::uint32_t>(number(value));
-  else if (key == "option") call.option = static_cast<std::uint32_t>(number(value));
-  else if (key == "pasid") call.pasid = static_cast<std::uint32_t>(number(value));
-  else if (key == "va") parse_va(call, value);
-  else if (key == "length") call.length = number(value);
-  else if (key == "iova") call.iova = number(value);
-  else if (key == "source") call.source = number(value);
-  else if (key == "range") call.ranges.push_back({number(value.substr(0, value.find('-'))), number(value.substr(value.find('-') + 1))});
-  else malformed(key);
+  if (key == "c")
+    call.context = static_cast<unsigned>(number(value));
+  else if (key == "device")
+    call.device = number(value);
+  else if (key == "object")
+    call.object = parse_id(value);
+  else if (key == "other")
+    call.other = parse_id(value);
+  else if (key == "fault")
+    call.fault = parse_id(value);
+  else if (key == "flags")
+    call.flags = static_cast<std::uint32_t>(number(value));
+  else if (key == "option")
+    call.option = static_cast<std::uint32_t>(number(value));
+  else if (key == "pasid")
+    call.pasid = static_cast<std::uint32_t>(number(value));
+  else if (key == "va")
+    parse_va(call, value);
+  else if (key == "length")
+    call.length = number(value);
+  else if (key == "iova")
+    call.iova = number(value);
+  else if (key == "source")
+    call.source = number(value);
+  else if (key == "range")
+    call.ranges.push_back({number(value.substr(0, value.find('-'))), number(value.substr(value.find('-') + 1))});
+  else
+    malformed(key);
 }
 
 Call parse_call(std::istringstream& words) {
@@ -192,8 +210,10 @@ SketchDevice parse_device(std::istringstream& words) {
   std::string word;
   words >> device.unit >> word >> device.group;
   while (words >> word) {
-    if (word.starts_with("pasid-bits=")) device.pasid_bits = static_cast<unsigned>(number(word.substr(11)));
-    else device.traits |= 1U << index_of(kDeviceTraitNames, word);
+    if (word.starts_with("pasid-bits="))
+      device.pasid_bits = static_cast<unsigned>(number(word.substr(11)));
+    else
+      device.traits |= 1U << index_of(kDeviceTraitNames, word);
   }
   return device;
 }
@@ -232,8 +252,10 @@ std::string to_text(const Call& call) {
   text += number_text("c", call.context) + number_text("device", call.device);
   text += id_text("object", call.object) + id_text("other", call.other) + id_text("fault", call.fault);
   text += number_text("flags", call.flags) + number_text("option", call.option) + number_text("pasid", call.pasid);
-  if (call.memory >= 0) text += fmt::format(" va=m{}+{:#x}", call.memory, call.va);
-  else text += number_text("va", call.va);
+  if (call.memory >= 0)
+    text += fmt::format(" va=m{}+{:#x}", call.memory, call.va);
+  else
+    text += number_text("va", call.va);
   text += number_text("length", call.length) + number_text("iova", call.iova) + number_text("source", call.source);
   for (const Range& r : call.ranges) text += fmt::format(" range={:#x}-{:#x}", r.start, r.last);
   return text;
@@ -242,7 +264,8 @@ std::string to_text(const Call& call) {
 std::string to_text(const Trace& trace) {
   std::string text;
   for (const SketchUnit& u : trace.sketch.units) {
-    text += fmt::format("unit {}{}\n", kUnitKindNames[static_cast<std::size_t>(u.kind)], u.few_domain_ids ? " few-ids" : "");
+    text += fmt::format("unit {}{}\n", kUnitKindNames[static_cast<std::size_t>(u.kind)],
+                        u.few_domain_ids ? " few-ids" : "");
   }
   for (const SketchDevice& d : trace.sketch.devices) {
     text += fmt::format("device {} group {}", d.unit, d.group);

@@ -1,7 +1,8 @@
 // A sequence of calls on simulated hosts, as a value: drawn by a generator, replayed, shrunk, and kept as text.
 //
 // Calls name objects by the call that made them (`r3` is what call 3 returned), so that a trace stays meaningful when
-// calls are taken out of it, and memory by its number (`m1+0x2000`). A trace begins with the host, in a few words a line:
+// calls are taken out of it, and memory by its number (`m1+0x2000`). A trace begins with the host, in a few words a
+// line:
 //
 //   unit intel-scalable
 //   device 0 group 0 pasid-bits=5
@@ -29,7 +30,7 @@ enum class UnitKind : std::uint8_t {
   intel_scalable,     // first and second stage, dirty tracking, nesting, PASID
   intel_second_only,  // scalable mode without first stage
   amd,
-  amd_v2,             // no host tables
+  amd_v2,  // no host tables
   smmuv3,
   smmuv3_second_only,
   smmuv2,
@@ -42,18 +43,31 @@ enum class UnitKind : std::uint8_t {
   count
 };
 inline constexpr std::array<std::string_view, static_cast<std::size_t>(UnitKind::count)> kUnitKindNames = {
-    "intel-legacy", "intel-no-snoop",     "intel-narrow", "intel-scalable",    "intel-second-only", "amd",
-    "amd-v2",       "smmuv3",             "smmuv3-second-only", "smmuv2",      "smmuv2-incoherent", "virtio",
-    "virtio-coarse", "riscv",             "s390",         "mock"};
+    "intel-legacy",
+    "intel-no-snoop",
+    "intel-narrow",
+    "intel-scalable",
+    "intel-second-only",
+    "amd",
+    "amd-v2",
+    "smmuv3",
+    "smmuv3-second-only",
+    "smmuv2",
+    "smmuv2-incoherent",
+    "virtio",
+    "virtio-coarse",
+    "riscv",
+    "s390",
+    "mock"};
 
 // What a device can have beyond its driver's own reserved regions, as bits.
 enum DeviceTrait : std::uint32_t {
   kDirectRegion = 1,
   kRelaxableRegion = 2,
-  kOrdinaryRegion = 4,    // [0xf0000000, 0xf00fffff]
-  kSecondWindow = 8,      // a software MSI window beside the driver's own
+  kOrdinaryRegion = 4,  // [0xf0000000, 0xf00fffff]
+  kSecondWindow = 8,    // a software MSI window beside the driver's own
   kUnsafeInterrupts = 16,
-  kNoDirty = 32,          // mock
+  kNoDirty = 32,            // mock
   kCanForceWriteBack = 64,  // smmuv3
 };
 inline constexpr std::array<std::string_view, 7> kDeviceTraitNames = {
@@ -113,10 +127,12 @@ enum class Verb : std::uint8_t {
   count
 };
 inline constexpr std::array<std::string_view, static_cast<std::size_t>(Verb::count)> kVerbNames = {
-    "bind",       "unbind",     "ioas_alloc",  "ioas_allow_iovas",  "ioas_iova_ranges", "ioas_map",      "ioas_map_file",
-    "ioas_copy",  "ioas_unmap", "set_option",  "get_option",        "hwpt_alloc",       "fault_queue_alloc",
-    "get_hw_info", "set_dirty", "get_dirty",   "attach",            "replace",          "vfio_attach",   "detach",
-    "access_create", "access_destroy", "destroy", "dma_read",       "dma_write",        "close"};
+    "bind",          "unbind",         "ioas_alloc",        "ioas_allow_iovas", "ioas_iova_ranges",
+    "ioas_map",      "ioas_map_file",  "ioas_copy",         "ioas_unmap",       "set_option",
+    "get_option",    "hwpt_alloc",     "fault_queue_alloc", "get_hw_info",      "set_dirty",
+    "get_dirty",     "attach",         "replace",           "vfio_attach",      "detach",
+    "access_create", "access_destroy", "destroy",           "dma_read",         "dma_write",
+    "close"};
 
 // An object id: the result of an earlier call, or a number.
 struct Id {
@@ -134,7 +150,7 @@ struct Call {
   std::uint32_t flags = 0;  // map, HWPT; a switch for set_dirty, get_dirty (no-clear), access_create (pins)
   std::uint32_t option = 0;
   std::uint32_t pasid = 0;
-  int memory = -1;           // `va` counts from this memory; -1: from 0. map_file: -1 is a bad fd
+  int memory = -1;  // `va` counts from this memory; -1: from 0. map_file: -1 is a bad fd
   std::uint64_t va = 0;
   std::uint64_t length = 0;
   std::uint64_t iova = 0;

@@ -1,11 +1,14 @@
-// AMD v1 host tables: AMD IOMMU specification, 2.2.3; and the variant of them that iommufd's selftest driver (mock) uses.
+// AMD v1 host tables: AMD IOMMU specification, 2.2.3; and the variant of them that iommufd's selftest driver (mock)
+// uses.
 //
-// An entry names the level it leads to, so the top can grow: NextLevel 1 to 6 is a table, 0 a page of the item's size, 7 a page of
-// any power of two between this level's item and the next one's. Such a page fills a run of equal entries; its size is told by
-// the lowest zero bit of the address. Permissions of tables and page are ANDed, so tables permit everything.
+// An entry names the level it leads to, so the top can grow: NextLevel 1 to 6 is a table, 0 a page of the item's size,
+// 7 a page of any power of two between this level's item and the next one's. Such a page fills a run of equal entries;
+// its size is told by the lowest zero bit of the address. Permissions of tables and page are ANDed, so tables permit
+// everything.
 //
-// The top grows with the highest address ever mapped and never shrinks (as in Linux: the unit would have to be told under
-// running DMA), save that a map that fails takes its own growth back. A former top that is empty is freed like any table.
+// The top grows with the highest address ever mapped and never shrinks (as in Linux: the unit would have to be told
+// under running DMA), save that a map that fails takes its own growth back. A former top that is empty is freed like
+// any table.
 //
 // Mock: pages of 2 KiB in tables of still 4 KiB, and addresses one bit further left in the entry, in units of 2 KiB
 // (drivers/iommu/generic_pt/fmt/amdv1.h, AMDV1_IOMMUFD_SELFTEST). Held by tests/page_table_test.cc.
@@ -42,9 +45,7 @@ class AmdV1 {
 
   explicit AmdV1(const PageTableShape& shape) : always_(kPresent | (shape.force_coherence ? kForceCoherence : 0)) {}
 
-  static bool supports(const PageTableShape& shape) {
-    return shape.levels >= 1 && shape.levels <= kMostLevels;
-  }
+  static bool supports(const PageTableShape& shape) { return shape.levels >= 1 && shape.levels <= kMostLevels; }
 
   static constexpr unsigned item_lg2(unsigned level) { return granule_lg2 + 9 * level; }
   static constexpr unsigned index_bits(unsigned) { return 9; }

@@ -1,10 +1,11 @@
-// Arm long-descriptor (VMSAv8-64) tables of stage 1 and 2: Arm DDI 0487, D8.3 (descriptors), D8.6.1 (contiguous), D8.5.4 (dirty).
+// Arm long-descriptor (VMSAv8-64) tables of stage 1 and 2: Arm DDI 0487, D8.3 (descriptors), D8.6.1 (contiguous),
+// D8.5.4 (dirty).
 //
 // A page at the lowest level and a table have the same type, a block another. Contiguous entries each carry their own
-// address and a hint. With a 64 KiB granule address bits 51:48 sit in bits 15:12. A stage 2 root may be up to sixteen tables, one
-// after the other. Leaves are made accessed and, where dirty bits are tracked, writeable-clean (DBM): stage 1 is dirty when
-// AP[2] is clear, stage 2 when S2AP[1] is set. (Linux makes them dirty and cleans them when tracking starts; a leaf mapped
-// later is reported although nothing was written.) Held by tests/page_table_test.cc.
+// address and a hint. With a 64 KiB granule address bits 51:48 sit in bits 15:12. A stage 2 root may be up to sixteen
+// tables, one after the other. Leaves are made accessed and, where dirty bits are tracked, writeable-clean (DBM): stage
+// 1 is dirty when AP[2] is clear, stage 2 when S2AP[1] is set. (Linux makes them dirty and cleans them when tracking
+// starts; a leaf mapped later is reported although nothing was written.) Held by tests/page_table_test.cc.
 #pragma once
 
 #include <bit>
@@ -41,12 +42,14 @@ class ArmLpae {
   static constexpr bool kAddressInEveryEntry = true;
   static constexpr std::uint64_t kLargestGroup = granule_lg2 == 12 ? 16 : granule_lg2 == 14 ? 128 : 32;
 
-  explicit ArmLpae(const PageTableShape& shape) : tracks_dirty_(shape.dirty_tracking), address_bits_(shape.address_bits) {}
+  explicit ArmLpae(const PageTableShape& shape)
+      : tracks_dirty_(shape.dirty_tracking), address_bits_(shape.address_bits) {}
 
   static bool supports(const PageTableShape& shape) {
     const unsigned span = shape.levels == 0 ? 0 : item_lg2(shape.levels);
     const unsigned roots = shape.stage == 2 ? 4 : 0;  // log2 of how many at most
-    return shape.stage == stage && shape.levels >= 1 && shape.levels <= kMostLevels && shape.address_bits <= span + roots;
+    return shape.stage == stage && shape.levels >= 1 && shape.levels <= kMostLevels &&
+           shape.address_bits <= span + roots;
   }
 
   static constexpr unsigned item_lg2(unsigned level) { return granule_lg2 + kIndexBits * level; }

@@ -1,8 +1,8 @@
 // Page-table entries in memory: 64-bit words that map paths, readers and the hardware walker touch at the same time.
 //
 // Single entries are read and written as atomics. Stretches of entries may be written by vector stores: every processor
-// that this runs on writes an aligned 8-byte lane at once, which is all that a reader relies on, but C++ has no word for
-// it. Builds with the thread sanitizer, which goes by C++'s words, use atomics throughout.
+// that this runs on writes an aligned 8-byte lane at once, which is all that a reader relies on, but C++ has no word
+// for it. Builds with the thread sanitizer, which goes by C++'s words, use atomics throughout.
 #pragma once
 
 #include <atomic>
@@ -40,13 +40,5 @@ inline bool replace_entry(Entry* slot, Entry& expected, Entry entry) {
 }
 
 inline void clear_bits(Entry* slot, Entry bits) { std::atomic_ref(*slot).fetch_and(~bits, std::memory_order_acq_rel); }
-
-inline void fill_entries(Entry* slot, std::uint64_t count, Entry entry) {
-  if constexpr (kVectorStores) {
-    for (std::uint64_t i = 0; i < count; ++i) slot[i] = entry;
-  } else {
-    for (std::uint64_t i = 0; i < count; ++i) store_entry(slot + i, entry);
-  }
-}
 
 }  // namespace ioplan::sim

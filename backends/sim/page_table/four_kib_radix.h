@@ -1,4 +1,5 @@
-// The geometry that most formats share: tables of 4 KiB with 512 entries, smallest pages of 4 KiB, 0 for an empty entry.
+// The geometry that most formats share: tables of 4 KiB with 512 entries, smallest pages of 4 KiB, 0 for an empty
+// entry.
 //
 // Levels count from 0, the level of the smallest pages. An item is what one entry of a level spans.
 #pragma once

@@ -1,4 +1,5 @@
-// Which page size the start of a contiguous run gets, and how far that size carries: the rule is the same for all formats.
+// Which page size the start of a contiguous run gets, and how far that size carries: the rule is the same for all
+// formats.
 #pragma once
 
 #include <algorithm>

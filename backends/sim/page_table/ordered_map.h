@@ -1,5 +1,6 @@
-// The mappings of a virtio-iommu domain: virtio specification 5.13. The device has no tables that a driver could write; its driver
-// keeps what it has mapped in an ordered map (drivers/iommu/virtio-iommu.c viommu_add_mapping), and so do we, under a lock.
+// The mappings of a virtio-iommu domain: virtio specification 5.13. The device has no tables that a driver could write;
+// its driver keeps what it has mapped in an ordered map (drivers/iommu/virtio-iommu.c viommu_add_mapping), and so do
+// we, under a lock.
 //
 // Invariants: runs do not overlap; a run holds whole leaves of one size, as large as page sizes and alignment allow.
 // Held by tests/page_table_test.cc.
@@ -20,7 +21,7 @@ class OrderedMap final : public PageTable {
   int map(std::uint64_t iova, std::uint64_t pa, std::uint64_t size, std::uint8_t protection) override;
   std::uint64_t unmap(std::uint64_t iova, std::uint64_t size) override;
   std::optional<std::uint64_t> iova_to_phys(std::uint64_t iova) const override;
-  std::uint8_t protection(std::uint64_t iova) const;  // 0 where nothing is mapped
+  std::uint8_t protection(std::uint64_t iova) const;          // 0 where nothing is mapped
   void read_dirty(Range, DirtyRead, DirtyBitmap) override {}  // the device reports no dirty pages
   TableRoot root() const override { return {}; }
   std::uint64_t table_bytes() const override { return 0; }

@@ -18,22 +18,33 @@ template <class Visitor>
 auto with_format(const PageTableShape& shape, Visitor&& visit) {
   const auto arm = [&]<unsigned stage>() {
     switch (lowest_bit(shape.page_sizes)) {
-      case 1 << 12: return visit.template operator()<ArmLpae<12, stage>>();
-      case 1 << 14: return visit.template operator()<ArmLpae<14, stage>>();
-      case 1 << 16: return visit.template operator()<ArmLpae<16, stage>>();
-      default: return visit.none();
+      case 1 << 12:
+        return visit.template operator()<ArmLpae<12, stage>>();
+      case 1 << 14:
+        return visit.template operator()<ArmLpae<14, stage>>();
+      case 1 << 16:
+        return visit.template operator()<ArmLpae<16, stage>>();
+      default:
+        return visit.none();
     }
   };
   switch (shape.format) {
-    case PageTableFormat::vtd_ss: return visit.template operator()<VtdSecondStage>();
-    case PageTableFormat::x86_64: return visit.template operator()<X86_64>();
-    case PageTableFormat::amdv1: return visit.template operator()<AmdV1<12>>();
-    case PageTableFormat::mock: return visit.template operator()<AmdV1<11>>();
-    case PageTableFormat::riscv: return visit.template operator()<RiscV>();
-    case PageTableFormat::s390: return visit.template operator()<S390>();
+    case PageTableFormat::vtd_ss:
+      return visit.template operator()<VtdSecondStage>();
+    case PageTableFormat::x86_64:
+      return visit.template operator()<X86_64>();
+    case PageTableFormat::amdv1:
+      return visit.template operator()<AmdV1<12>>();
+    case PageTableFormat::mock:
+      return visit.template operator()<AmdV1<11>>();
+    case PageTableFormat::riscv:
+      return visit.template operator()<RiscV>();
+    case PageTableFormat::s390:
+      return visit.template operator()<S390>();
     case PageTableFormat::arm_lpae:
       return shape.stage == 1 ? arm.template operator()<1>() : arm.template operator()<2>();
-    case PageTableFormat::virtio: break;
+    case PageTableFormat::virtio:
+      break;
   }
   return visit.none();
 }
@@ -71,7 +82,8 @@ struct Create {
 
 bool PageTable::supported(const PageTableShape& shape) {
   if (shape.page_sizes == 0 || shape.output_bits == 0 || shape.output_bits > 64) return false;
-  if (shape.aperture.start > shape.aperture.last || shape.aperture.last > last_of_width(shape.address_bits)) return false;
+  if (shape.aperture.start > shape.aperture.last || shape.aperture.last > last_of_width(shape.address_bits))
+    return false;
   return shape.format == PageTableFormat::virtio ? shape.levels == 0 : with_format(shape, Supports{shape});
 }
 

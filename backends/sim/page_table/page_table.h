@@ -10,8 +10,8 @@
 // AMD v1 tables never get fewer levels than the highest mapping yet has needed (amdv1.h).
 //
 // Threads: maps, unmaps, translations, dirty scans and walks of *disjoint* IOVA ranges may run at once, without
-// locks, in one table; a translation, scan or DMA walk that races with a map or unmap of the same page sees it before or
-// after. Two writers on overlapping ranges are the caller's error (an IOAS never lets that happen).
+// locks, in one table; a translation, scan or DMA walk that races with a map or unmap of the same page sees it before
+// or after. Two writers on overlapping ranges are the caller's error (an IOAS never lets that happen).
 //
 // The hardware walker, which cannot know of any of this, walks under a TableArena::WalkGuard.
 //
@@ -46,9 +46,9 @@ struct PageTableShape {
   Range aperture{0, (std::uint64_t{1} << 48) - 1};
   std::uint64_t page_sizes = 0;  // bitmap; Arm's contiguous sizes and RISC-V's 64K are used when their bit is set
   unsigned output_bits = 52;
-  bool dirty_tracking = false;    // leaves can become dirty: VT-d SSADE, AMD HD, Arm DBM
-  bool force_coherence = false;   // VT-d SNP and AMD FC in every leaf
-  bool force_writeable = false;   // VT-d nesting parents: a map without kWrite is refused
+  bool dirty_tracking = false;   // leaves can become dirty: VT-d SSADE, AMD HD, Arm DBM
+  bool force_coherence = false;  // VT-d SNP and AMD FC in every leaf
+  bool force_writeable = false;  // VT-d nesting parents: a map without kWrite is refused
 
   friend bool operator==(const PageTableShape&, const PageTableShape&) = default;
 };

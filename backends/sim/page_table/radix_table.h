@@ -1,8 +1,9 @@
-// Map, unmap, translate and read dirty, written once for all formats: the entries of a tree of tables (radix_tree.h, which
-// says how threads get along).
+// Map, unmap, translate and read dirty, written once for all formats: the entries of a tree of tables (radix_tree.h,
+// which says how threads get along).
 //
-// Every call has a full path, which takes anything, and most a fast one in front of it, which takes what is common and declines
-// the rest: one smallest page whose table is at hand; a list of extents of one size. Both leave the same entries behind.
+// Every call has a full path, which takes anything, and most a fast one in front of it, which takes what is common and
+// declines the rest: one smallest page whose table is at hand; a list of extents of one size. Both leave the same
+// entries behind.
 #pragma once
 
 #include <algorithm>
@@ -105,6 +106,7 @@ class RadixTable final : public PageTable {
   Cleared clear_leaves(const Place& place, std::uint64_t iova, std::uint64_t last) const;
 
   std::optional<std::uint64_t> translate(std::uint64_t iova) const;
+  static std::optional<std::uint64_t> address(Entry leaf, unsigned level, std::uint64_t iova);
 
   // Dirty.
   std::optional<std::uint64_t> scan(const Place& place, Range range, DirtyRead mode, DirtyBitmap bitmap) const;
@@ -121,7 +123,7 @@ class RadixTable final : public PageTable {
   const std::uint64_t unusual_bits_;
   static constexpr std::uint8_t kProtections = kRead | kWrite | kCache;
   std::array<Entry, kProtections + 1> attributes_{};  // by protection; 0: cannot be had
-  Tree tree_;
+  mutable Tree tree_;                                 // translations take tables at hand
 };
 
 template <class Format>
@@ -150,14 +152,16 @@ std::unique_ptr<PageTable> RadixTable<Format>::create(const PageTableShape& shap
 template <class Format>
 int RadixTable<Format>::map(std::uint64_t iova, std::uint64_t pa, std::uint64_t size, std::uint8_t protection) {
   // Misaligned, or beyond what is surely wide enough. Tables at hand lie within the aperture.
-  if (size != page_bytes_ || ((iova | pa) & unusual_bits_) != 0) [[unlikely]] return map_other(iova, pa, size, protection);
+  if (size != page_bytes_ || ((iova | pa) & unusual_bits_) != 0) [[unlikely]]
+    return map_other(iova, pa, size, protection);
   const Entry attributes = attributes_[protection & kProtections];
   std::uint64_t table = 0;
   if (attributes == 0 || !tree_.template reserve_at_hand<0>(iova, 1, table)) [[unlikely]] {
     return map_other(iova, pa, page_bytes_, protection);
   }
   Entry* const slot = tree_.slot(table, Tree::index_below(iova, 0));
-  if (load_entry(slot) != Format::empty(0)) [[unlikely]] return give_back(table, 0, iova, 1);
+  if (load_entry(slot) != Format::empty(0)) [[unlikely]]
+    return give_back(table, 0, iova, 1);
   store_entry(slot, Format::leaf(pa, 0, Format::kPageLg2, attributes));
   return 0;
 }
@@ -208,7 +212,8 @@ int RadixTable<Format>::map_leaf(std::uint64_t iova, std::uint64_t pa, unsigned 
 // `write(first entry, who sees it)`, which may refuse with an error as long as it has written nothing that is seen.
 template <class Format>
 template <class Write>
-int RadixTable<Format>::claim(std::uint64_t iova, unsigned level, std::uint64_t slots, Mapping& mapping, Write&& write) {
+int RadixTable<Format>::claim(std::uint64_t iova, unsigned level, std::uint64_t slots, Mapping& mapping,
+                              Write&& write) {
   const auto write_unseen = [&](Entry* first) { return write(first, Seen::by_nobody); };
   for (;; std::this_thread::yield()) {
     std::uint64_t table = 0;
@@ -323,8 +328,8 @@ int RadixTable<Format>::map_run(std::uint64_t iova, Extent run, Mapping& mapping
   return 0;
 }
 
-// The largest leaf that the start of the run can have, and how many of them follow each other in one table before the end of
-// the run, or before a still larger one fits.
+// The largest leaf that the start of the run can have, and how many of them follow each other in one table before the
+// end of the run, or before a still larger one fits.
 template <class Format>
 typename RadixTable<Format>::Leaves RadixTable<Format>::best_leaves(std::uint64_t iova, Extent run) const {
   const std::uint64_t sizes = shape().page_sizes;
@@ -332,8 +337,8 @@ typename RadixTable<Format>::Leaves RadixTable<Format>::best_leaves(std::uint64_
   leaves.lg2 = largest_leaf_lg2(sizes, iova, run);
   leaves.level = kLevelOf[leaves.lg2];
   const unsigned span = std::min(Tree::span_lg2(leaves.level), 63U);
-  const std::uint64_t bytes = std::min(bytes_of_leaf_size(sizes, iova, run, leaves.lg2),
-                                       pow2(span) - (iova & last_of_width(span)));
+  const std::uint64_t bytes =
+      std::min(bytes_of_leaf_size(sizes, iova, run, leaves.lg2), pow2(span) - (iova & last_of_width(span)));
   leaves.count = bytes >> leaves.lg2;
   return leaves;
 }
@@ -353,17 +358,19 @@ void RadixTable<Format>::write_leaves(Entry* first, std::uint64_t pa, const Leav
 }
 
 template <class Format>
-void RadixTable<Format>::write_leaf(Entry* first, std::uint64_t pa, unsigned level, unsigned lg2, Entry attributes) const {
+void RadixTable<Format>::write_leaf(Entry* first, std::uint64_t pa, unsigned level, unsigned lg2,
+                                    Entry attributes) const {
   const unsigned item = Format::item_lg2(level);
   if (lg2 == item) return store_entry(first, Format::leaf(pa, level, lg2, attributes));
-  if (!Format::kAddressInEveryEntry) return stretch::write(first, pow2(lg2 - item), Format::leaf(pa, level, lg2, attributes), 0);
+  if (!Format::kAddressInEveryEntry)
+    return stretch::fill(first, pow2(lg2 - item), Format::leaf(pa, level, lg2, attributes));
   for (std::uint64_t i = 0; i < pow2(lg2 - item); ++i) {
     store_entry(first + i, Format::leaf(pa + (i << item), level, lg2, attributes));
   }
 }
 
-// Extents of one size, which is that of an item: most lists are scattered pages, and one entry each is all there is to it.
-// EINVAL when they are not, after all.
+// Extents of one size, which is that of an item: most lists are scattered pages, and one entry each is all there is to
+// it. EINVAL when they are not, after all.
 template <class Format>
 int RadixTable<Format>::map_list(std::uint64_t iova, std::span<const Extent> extents, Mapping& mapping) {
   const std::uint64_t size = extents[0].size;
@@ -386,8 +393,8 @@ int RadixTable<Format>::map_list(std::uint64_t iova, std::span<const Extent> ext
   return 0;
 }
 
-// How many extents follow that no larger page can take any of, up to the end of the table. A larger page takes an aligned
-// group of extents, whose first and last lie as far apart as they would in it.
+// How many extents follow that no larger page can take any of, up to the end of the table. A larger page takes an
+// aligned group of extents, whose first and last lie as far apart as they would in it.
 template <class Format>
 std::uint64_t RadixTable<Format>::plain_extents(std::uint64_t iova, std::span<const Extent> extents,
                                                 unsigned lg2) const {
@@ -406,7 +413,8 @@ std::uint64_t RadixTable<Format>::plain_extents(std::uint64_t iova, std::span<co
 }
 
 template <class Format>
-int RadixTable<Format>::map_extents(std::uint64_t iova, std::span<const Extent> extents, unsigned lg2, Mapping& mapping) {
+int RadixTable<Format>::map_extents(std::uint64_t iova, std::span<const Extent> extents, unsigned lg2,
+                                    Mapping& mapping) {
   const std::uint64_t size = pow2(lg2);
   const unsigned level = kLevelOf[lg2];
   const Entry bits = Format::leaf(0, level, lg2, mapping.attributes);
@@ -425,8 +433,8 @@ int RadixTable<Format>::map_extents(std::uint64_t iova, std::span<const Extent> 
 template <class Format>
 std::uint64_t RadixTable<Format>::unmap(std::uint64_t iova, std::uint64_t size) {
   typename Tree::Leaf leaf;
-  if (size != page_bytes_ || (iova & (pow2(Format::kPageLg2) - 1)) != 0 || !tree_.find_at_hand(iova, leaf) ||
-      Format::leaf_lg2(leaf.entry, 0) != Format::kPageLg2) [[unlikely]] {
+  if (size != page_bytes_ || (iova & (pow2(Format::kPageLg2) - 1)) != 0 ||
+      !tree_.template find_at_hand<0>(iova, leaf) || Format::leaf_lg2(leaf.entry, 0) != Format::kPageLg2) [[unlikely]] {
     return unmap_other(iova, size);
   }
   store_entry(leaf.slot, Format::empty(0));
@@ -434,20 +442,21 @@ std::uint64_t RadixTable<Format>::unmap(std::uint64_t iova, std::uint64_t size) 
   return pow2(Format::kPageLg2);
 }
 
-// One larger leaf; else whatever there is.
+// One larger leaf whose table is at hand; else whatever there is.
 template <class Format>
 [[gnu::noinline]] std::uint64_t RadixTable<Format>::unmap_other(std::uint64_t iova, std::uint64_t size) {
-  if (!is_leaf_size(size) || (iova & (size - 1)) != 0 || iova > shape().aperture.last) return unmap_range(iova, size);
-  const Place place = tree_.find(iova, 0);
-  if (place.empty() || pow2(Format::leaf_lg2(place.entry, place.level)) != size) return unmap_range(iova, size);
-  const std::uint64_t slots = size >> Format::item_lg2(place.level);
-  Entry* const first = tree_.slot(place.table, tree_.index(iova, place.level));
+  typename Tree::Leaf leaf;
+  const bool low = tree_.template find_at_hand<0>(iova, leaf);
+  if (!low && !tree_.template find_at_hand<1>(iova, leaf)) return unmap_range(iova, size);
+  const unsigned level = low ? 0 : 1;
+  if (pow2(Format::leaf_lg2(leaf.entry, level)) != size || (iova & (size - 1)) != 0) return unmap_range(iova, size);
+  const std::uint64_t slots = size >> Format::item_lg2(level);
   if (slots == 1) {
-    store_entry(first, Format::empty(place.level));
+    store_entry(leaf.slot, Format::empty(level));
   } else {
-    stretch::write(first, slots, Format::empty(place.level), 0);
+    stretch::fill(leaf.slot, slots, Format::empty(level));
   }
-  tree_.drop(place.table, place.level, iova, slots);
+  tree_.drop(leaf.table, level, iova, slots);
   return size;
 }
 
@@ -460,6 +469,7 @@ std::uint64_t RadixTable<Format>::unmap_range(std::uint64_t iova, std::uint64_t 
     const std::uint64_t at = iova + done;
     const Place place = tree_.find(at, 0);
     if (place.empty()) break;
+    if (size == page_bytes_) tree_.remember_found(at, place);
     if (drop_whole(place, at, last)) {
       done += pow2(Tree::span_lg2(place.level));
     } else {
@@ -484,8 +494,8 @@ bool RadixTable<Format>::drop_whole(const Place& place, std::uint64_t iova, std:
 // False is sure; empty entries may be taken for tables.
 template <class Format>
 bool RadixTable<Format>::holds_tables(const Place& place, std::uint64_t first, std::uint64_t count) const {
-  return place.level != 0 && stretch::any(tree_.slot(place.table, first), count, Format::kTableMask,
-                                          Format::table_value(place.level));
+  return place.level != 0 &&
+         stretch::any(tree_.slot(place.table, first), count, Format::kTableMask, Format::table_value(place.level));
 }
 
 // Clears leaves from `iova` to `last` up to the end of the table, or to an entry that leads to another table.
@@ -497,7 +507,8 @@ typename RadixTable<Format>::Cleared RadixTable<Format>::clear_leaves(const Plac
   const std::uint64_t index = tree_.index(iova, level);
   // Past the end of a table lies the next one of a root of several.
   const std::uint64_t room = Tree::entries(level) - (index & (Tree::entries(level) - 1));
-  const std::uint64_t items = std::min(room, ((last - iova) >> item) + (((last - iova) & last_of_width(item)) == last_of_width(item)));
+  const std::uint64_t items =
+      std::min(room, ((last - iova) >> item) + (((last - iova) & last_of_width(item)) == last_of_width(item)));
   const std::uint64_t within = iova & last_of_width(item);
   Entry* const first = tree_.slot(place.table, index);
   std::uint64_t i = 0;
@@ -520,21 +531,30 @@ typename RadixTable<Format>::Cleared RadixTable<Format>::clear_leaves(const Plac
 template <class Format>
 std::optional<std::uint64_t> RadixTable<Format>::iova_to_phys(std::uint64_t iova) const {
   typename Tree::Leaf leaf;
-  if (!tree_.find_at_hand(iova, leaf)) [[unlikely]] return translate(iova);
-  // Not `return address`, of which g++ 12 makes a narrow store and a wide load: 20 cycles lost.
-  std::optional<std::uint64_t> pa;
-  pa.emplace(Format::leaf_pa(leaf.entry, 0) | (iova & last_of_width(Format::leaf_lg2(leaf.entry, 0))));
-  return pa;
+  if (!tree_.template find_at_hand<0>(iova, leaf)) [[unlikely]]
+    return translate(iova);
+  return address(leaf.entry, 0, iova);
 }
 
 template <class Format>
 [[gnu::noinline]] std::optional<std::uint64_t> RadixTable<Format>::translate(std::uint64_t iova) const {
+  typename Tree::Leaf leaf;
+  if (tree_.template find_at_hand<1>(iova, leaf)) return address(leaf.entry, 1, iova);
   if (iova < shape().aperture.start || iova > shape().aperture.last) return std::nullopt;
   const Place place = tree_.find(iova, 0);
   if (place.empty()) return std::nullopt;
+  tree_.remember_found(iova, place);
+  return address(place.entry, place.level, iova);
+}
+
+// Where a leaf leads an address. Not `return address`, of which g++ 12 makes a narrow store and a wide load, which is
+// 20 cycles lost.
+template <class Format>
+inline std::optional<std::uint64_t> RadixTable<Format>::address(Entry leaf, unsigned level, std::uint64_t iova) {
+  const std::uint64_t within = last_of_width(Format::leaf_lg2(leaf, level));
+  std::uint64_t where = Format::leaf_pa(leaf, level) | (iova & within);
   std::optional<std::uint64_t> pa;
-  pa.emplace(Format::leaf_pa(place.entry, place.level) |
-             (iova & last_of_width(Format::leaf_lg2(place.entry, place.level))));
+  pa.emplace(where);
   return pa;
 }
 
@@ -569,8 +589,8 @@ void RadixTable<Format>::read_dirty(Range range, DirtyRead mode, DirtyBitmap bit
   }
 }
 
-// Scans the leaves of one table from the start of `range` on; the last address that it has settled. Nothing when the first
-// entry leads to another table by now.
+// Scans the leaves of one table from the start of `range` on; the last address that it has settled. Nothing when the
+// first entry leads to another table by now.
 template <class Format>
 std::optional<std::uint64_t> RadixTable<Format>::scan(const Place& place, Range range, DirtyRead mode,
                                                       DirtyBitmap bitmap) const {
@@ -630,8 +650,8 @@ bool RadixTable<Format>::clean(const Place& place, std::uint64_t first, std::uin
          !holds_tables(place, from, to - from);
 }
 
-// Makes the entries of a leaf clean, unless it is to stay dirty. What hardware reports before the bit is cleared has been
-// told; what it reports afterwards stays.
+// Makes the entries of a leaf clean, unless it is to stay dirty. What hardware reports before the bit is cleared has
+// been told; what it reports afterwards stays.
 template <class Format>
 void RadixTable<Format>::take_dirty(Entry* first, std::uint64_t slots, DirtyRead mode) const {
   if (mode == DirtyRead::keep) return;

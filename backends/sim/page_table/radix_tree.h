@@ -1,22 +1,28 @@
-// The tree of tables: ways down to an entry, and how tables come, are shared between threads, and go. What is done with the
-// entries is radix_table.h's.
+// The tree of tables: ways down to an entry, and how tables come, are shared between threads, and go. What is done with
+// the entries is radix_table.h's.
 //
-// A format (vtd_second_stage.h is the plainest) says what an entry looks like and how large tables are. Levels count from
-// 0, the level of the smallest pages.
+// A format (vtd_second_stage.h is the plainest) says what an entry looks like and how large tables are. Levels count
+// from 0, the level of the smallest pages.
 //
 // How threads get along. Beside every table lies a word of state (table_arena.h): how many of its entries are in use, a
 // mark that it is dead, and an incarnation that changes whenever the memory becomes a table anew.
-//   - A writer first counts the entries that it is about to write (reserve), with one compare-and-swap of that word. A table
-//     whose count is not 0 does not die, so from there on the table, and every table above it, stays.
-//   - Whoever takes the count to 0 and then swaps in the mark, unlinks the table from the one above, whose count falls by
-//     one in turn, and advances the generation. A thread that meets a dead table starts over; the window is a few stores.
-//   - On its way down everybody reads the generation first and looks again before following an entry or believing one: as
-//     long as it stands still, no table of this tree has been freed, and what was read was the tree. A writer's swap then
-//     fails if the table has died since, whatever it may be by now.
-//   - Missing tables are built aside, from the bottom up, counted, and become visible with one compare-and-swap.
-// The hardware walker knows none of this; TableArena::WalkGuard keeps freed tables from being reused under it.
 //
-// The root never dies: it counts one entry more than it holds.
+// A writer first counts the entries that it is about to write (reserve), with one compare-and-swap of that word. A
+// table whose count is not 0 does not die, so from there on the table, and every table above it, stays.
+//
+// Whoever takes the count to 0 and then swaps in the mark, unlinks the table from the one above, whose count falls by
+// one in turn, and advances the generation. A thread that meets a dead table starts over; the window is a few stores.
+//
+// On its way down everybody reads the generation first and looks again before following an entry or believing one: as
+// long as it stands still, no table of this tree has been freed, and what was read was the tree. A writer's swap then
+// fails if the table has died since, whatever it may be by now.
+//
+// Missing tables are built aside, from the bottom up, counted and written, and become visible with one
+// compare-and-swap.
+//
+// The hardware walker knows none of this; TableArena::WalkGuard keeps freed tables from being reused under it. The only
+// lock is the arena's, for handing out and taking back a table. The root never dies: it counts one entry more than it
+// holds. Held by tests/page_table_test.cc and tests/page_table_threads_test.cc.
 #pragma once
 
 #include <algorithm>
@@ -30,6 +36,7 @@
 
 #include "backends/sim/page_table/entry.h"
 #include "backends/sim/page_table/page_table.h"
+#include "backends/sim/page_table/stretch.h"
 #include "backends/sim/page_table/tables_at_hand.h"
 #include "engine/base/log2.h"
 
@@ -88,29 +95,33 @@ class RadixTree {
   // The entry for `iova` at level `lowest`, or above it the one that leads no further.
   Place find(std::uint64_t iova, unsigned lowest) const;
 
-  // The entry of a smallest page, when the table is at hand; false, and sometimes for no reason, when it is not.
+  // The leaf for `iova`, when the table of this level is at hand and it lies there; else, and sometimes for no reason,
+  // false.
   struct Leaf {
     std::uint64_t table = 0;
     Entry entry = 0;
     Entry* slot = nullptr;
   };
+  template <unsigned level>
   bool find_at_hand(std::uint64_t iova, Leaf& leaf) const;
 
-  // The table for `iova` at `level`, with `count` of its entries counted as the caller's; EADDRINUSE (or the format's word
-  // for it) or ENOMEM. A table that has to be made is written by `write(first entry)` before anybody sees it, or given
-  // up with the error that `write` returns.
+  // The table for `iova` at `level`, with `count` of its entries counted as the caller's; EADDRINUSE (or the format's
+  // word for it) or ENOMEM. A table that has to be made is written by `write(first entry)` before anybody sees it, or
+  // given up with the error that `write` returns.
   template <class Write>
   Reserved reserve(std::uint64_t iova, unsigned level, std::uint64_t count, Growth& growth, Write&& write);
   // The same, when the table is at hand; else, and sometimes for no reason, false.
   template <unsigned level>
   bool reserve_at_hand(std::uint64_t iova, std::uint64_t count, std::uint64_t& table);
+  // Takes the table of a found smallest page at hand, when the same stretch is found the second time in a row.
+  void remember_found(std::uint64_t iova, const Place& place);
   // Counts one entry more where a place was found, if the table is still there.
   bool pin(const Place& place);
 
   // Gives up `count` entries of a table that are empty by now. The table goes when none is left.
   void drop(std::uint64_t table, unsigned level, std::uint64_t iova, std::uint64_t count);
-  // Whether a leaf lies at or below some of `count` entries of a table that the caller has entries counted in. False means
-  // that there was none, or that the tree moved.
+  // Whether a leaf lies at or below some of `count` entries of a table that the caller has entries counted in. False
+  // means that there was none, or that the tree moved.
   bool holds_leaf(std::uint64_t table, unsigned level, std::uint64_t first, std::uint64_t count) const;
 
   static bool full(const Place& place) { return State::count(place.state) == entries(place.level); }
@@ -143,7 +154,8 @@ class RadixTree {
     }
   };
 
-  // A root may have more entries than other tables of its level, or need fewer; none of its address bits is masked away.
+  // A root may have more entries than other tables of its level, or need fewer; none of its address bits is masked
+  // away.
   static std::uint64_t index(std::uint64_t iova, unsigned level, bool in_root) {
     const std::uint64_t number = iova >> Format::item_lg2(level);
     return in_root && !Format::kGrows ? number : number & (entries(level) - 1);
@@ -155,7 +167,18 @@ class RadixTree {
   bool swap_state(std::uint64_t table, std::uint64_t expected, std::uint64_t wanted) const {
     return state(table).compare_exchange_strong(expected, wanted, std::memory_order_acq_rel);
   }
-  bool bury(std::uint64_t table, std::uint64_t expected) { return swap_state(table, expected, expected | State::kDead); }
+  bool bury(std::uint64_t table, std::uint64_t expected) {
+    return swap_state(table, expected, expected | State::kDead);
+  }
+
+  template <unsigned level>
+  const auto& at_hand() const {
+    if constexpr (level == 0) {
+      return low_tables_;
+    } else {
+      return middle_tables_;
+    }
+  }
 
   static bool beyond(Root root, std::uint64_t iova, unsigned level);
   bool try_find(std::uint64_t iova, unsigned lowest, Place& place) const;
@@ -184,12 +207,16 @@ class RadixTree {
   TableArena& arena_;
   std::byte* base_;
   std::atomic<std::uint64_t>* states_;
+  // Read by every call, written only when a table goes or the top changes.
+  alignas(64) std::atomic<std::uint64_t> generation_{0};
   std::atomic<std::uint64_t> root_{0};
-  std::atomic<std::uint64_t> generation_{0};
-  std::atomic<std::uint64_t> table_bytes_{0};
+  // Written whenever a table comes or goes.
+  alignas(64) std::atomic<std::uint64_t> table_bytes_{0};
+  std::atomic<std::uint64_t> missed_{~std::uint64_t{0}};  // the stretch that was last looked for from further up
   std::array<std::atomic<std::uint64_t>, Format::kMostLevels> spare_{};  // an empty table of each level, or 0
-  TablesAtHand<span_lg2(0)> leaf_tables_;    // of level 0
-  TablesAtHand<span_lg2(1)> middle_tables_;  // of level 1
+  // 16 KiB and 4 KiB: with 4 KiB pages, all tables of 4 GiB and of 512 GiB.
+  alignas(64) TablesAtHand<span_lg2(0), 11> low_tables_;  // of level 0
+  TablesAtHand<span_lg2(1), 9> middle_tables_;            // of level 1
 };
 
 // ------------------------------------------------------------------------------------------------------ begin and end
@@ -200,7 +227,7 @@ bool RadixTree<Format>::plant(unsigned levels) {
   const std::uint64_t root = arena_.allocate(lg2);
   if (root == 0) return false;
   const Entry empty = Format::empty(levels - 1);
-  if (empty != 0) fill_entries(slot(root, 0), pow2(lg2) / sizeof(Entry), empty);
+  if (empty != 0) stretch::fill(slot(root, 0), pow2(lg2) / sizeof(Entry), empty);
   state(root).store(State::reborn(state(root).load(std::memory_order_relaxed), 1), std::memory_order_release);
   table_bytes_.store(pow2(lg2), std::memory_order_relaxed);
   root_.store(Root(root, levels).word, std::memory_order_release);
@@ -252,14 +279,11 @@ typename RadixTree<Format>::Place RadixTree<Format>::find(std::uint64_t iova, un
 template <class Format>
 inline bool RadixTree<Format>::try_find(std::uint64_t iova, unsigned lowest, Place& place) const {
   const std::uint64_t before = generation();
-  std::uint64_t table = 0;
+  std::uint64_t table = 0, number = index_below(iova, 1);
   unsigned level = 1;
-  std::uint64_t number = 0;
-  if (lowest <= 1 && middle_tables_.find(iova, table)) {
-    number = index_below(iova, 1);
-  } else {
+  if (lowest > 1 || !middle_tables_.find(iova, table)) {
     const Root root = current_root();
-    if (beyond(root, iova, lowest)) {
+    if (beyond(root, iova, lowest)) [[unlikely]] {
       place = {};
       return true;
     }
@@ -268,15 +292,30 @@ inline bool RadixTree<Format>::try_find(std::uint64_t iova, unsigned lowest, Pla
     number = index(iova, level, true);
   }
   Entry entry = load_entry(slot(table, number));
-  while (level != lowest && entry != Format::empty(level) && is_table(entry, level)) {
-    if (generation() != before) return false;
+  while (level != lowest && is_table(entry, level) && entry != Format::empty(level)) {
+    if (generation() != before) [[unlikely]]
+      return false;
     table = Format::table_pa(entry);
     --level;
     entry = load_entry(slot(table, index_below(iova, level)));
   }
   const std::uint64_t word = state(table).load(std::memory_order_acquire);
-  place = {table, level, entry, word};
+  place.table = table;
+  place.level = level;
+  place.entry = entry;
+  place.state = word;
   return generation() == before && !State::dead(word);
+}
+
+// A reader has no entries in the table, so he counts himself in it for as long as it takes.
+template <class Format>
+void RadixTree<Format>::remember_found(std::uint64_t iova, const Place& place) {
+  const std::uint64_t stretch = iova >> span_lg2(0);
+  if (place.level != 0 || place.table == 0) return;
+  if (missed_.load(std::memory_order_relaxed) != stretch) return missed_.store(stretch, std::memory_order_relaxed);
+  if (!pin(place)) return;
+  remember(iova, 0, place.table);
+  drop(place.table, 0, iova, 1);
 }
 
 template <class Format>
@@ -287,12 +326,14 @@ bool RadixTree<Format>::beyond(Root root, std::uint64_t iova, unsigned level) {
 }
 
 template <class Format>
+template <unsigned level>
 inline bool RadixTree<Format>::find_at_hand(std::uint64_t iova, Leaf& leaf) const {
   const std::uint64_t before = generation();
-  if (!leaf_tables_.find(iova, leaf.table)) [[unlikely]] return false;
-  leaf.slot = slot(leaf.table, index_below(iova, 0));
+  if (!at_hand<level>().find(iova, leaf.table)) [[unlikely]]
+    return false;
+  leaf.slot = slot(leaf.table, index_below(iova, level));
   leaf.entry = load_entry(leaf.slot);
-  return leaf.entry != Format::empty(0) && generation() == before;
+  return leaf.entry != Format::empty(level) && !is_table(leaf.entry, level) && generation() == before;
 }
 
 // ----------------------------------------------------------------------------------------------------------- entries
@@ -339,18 +380,15 @@ void RadixTree<Format>::remember(std::uint64_t iova, unsigned level, std::uint64
   if (level > 1 || current_root().top() <= level) return;
   const std::uint64_t within = last_of_width(span_lg2(level));
   if (!aperture_.contains({iova & ~within, iova | within})) return;
-  level == 0 ? leaf_tables_.remember(iova, table) : middle_tables_.remember(iova, table);
+  level == 0 ? low_tables_.remember(iova, table) : middle_tables_.remember(iova, table);
 }
 
 template <class Format>
 template <unsigned level>
 inline bool RadixTree<Format>::reserve_at_hand(std::uint64_t iova, std::uint64_t count, std::uint64_t& table) {
   const std::uint64_t before = generation();
-  if constexpr (level == 0) {
-    if (!leaf_tables_.find(iova, table)) [[unlikely]] return false;
-  } else {
-    if (!middle_tables_.find(iova, table)) [[unlikely]] return false;
-  }
+  if (!at_hand<level>().find(iova, table)) [[unlikely]]
+    return false;
   // A dead table's state is not what it would be alive, so the swap fails.
   const std::uint64_t expected = State::alive(state(table).load(std::memory_order_acquire));
   return generation() == before && swap_state(table, expected, expected + count);
@@ -364,7 +402,8 @@ bool RadixTree<Format>::pin(const Place& place) {
 template <class Format>
 inline void RadixTree<Format>::drop(std::uint64_t table, unsigned level, std::uint64_t iova, std::uint64_t count) {
   const std::uint64_t left = state(table).fetch_sub(count, std::memory_order_acq_rel) - count;
-  if (State::count(left) == 0) [[unlikely]] remove(table, level, iova, left);
+  if (State::count(left) == 0) [[unlikely]]
+    remove(table, level, iova, left);
 }
 
 template <class Format>
@@ -385,7 +424,8 @@ bool RadixTree<Format>::drop_full(const Place& place, std::uint64_t iova) {
 }
 
 template <class Format>
-bool RadixTree<Format>::holds_leaf(std::uint64_t table, unsigned level, std::uint64_t first, std::uint64_t count) const {
+bool RadixTree<Format>::holds_leaf(std::uint64_t table, unsigned level, std::uint64_t first,
+                                   std::uint64_t count) const {
   return holds_leaf(table, level, first, count, generation());
 }
 
@@ -412,7 +452,7 @@ std::uint64_t RadixTree<Format>::new_table(unsigned level, std::uint64_t count, 
   if (table == 0) {
     table = arena_.allocate(Format::table_lg2(level), content);
     if (table == 0) return 0;
-    if (Format::empty(level) != 0) fill_entries(slot(table, 0), entries(level), Format::empty(level));
+    if (Format::empty(level) != 0) stretch::fill(slot(table, 0), entries(level), Format::empty(level));
   } else if (arena_.fails_now()) {
     free_table(table, level);
     return 0;
@@ -448,11 +488,11 @@ void RadixTree<Format>::release_unlinked(std::uint64_t table, unsigned level) {
   }
 }
 
-// Hangs a new table of `level`, and those that it takes to lead there, into the empty entry at `above`, which the caller
-// has counted. Nothing when another thread was faster.
+// Hangs a new table of `level`, and those that it takes to lead there, into the empty entry at `above`, which the
+// caller has counted. Nothing when another thread was faster.
 template <class Format>
 std::optional<typename RadixTree<Format>::Reserved> RadixTree<Format>::link_new(const Place& above, std::uint64_t iova,
-                                                                               unsigned level, std::uint64_t bottom) {
+                                                                                unsigned level, std::uint64_t bottom) {
   const std::uint64_t chain = build_up(iova, bottom, level, above.level - 1);
   Entry expected = Format::empty(above.level);
   const bool linked = chain != 0 && replace_entry(slot(above.table, index(iova, above.level)), expected,
@@ -464,8 +504,8 @@ std::optional<typename RadixTree<Format>::Reserved> RadixTree<Format>::link_new(
   return std::nullopt;
 }
 
-// Tables from the one above `bottom` up to `level`, each with nothing but the way to the next. 0 when memory is out, and
-// then `bottom` is gone, too.
+// Tables from the one above `bottom` up to `level`, each with nothing but the way to the next. 0 when memory is out,
+// and then `bottom` is gone, too.
 template <class Format>
 std::uint64_t RadixTree<Format>::build_up(std::uint64_t iova, std::uint64_t bottom, unsigned lowest, unsigned level) {
   std::uint64_t below = bottom;
@@ -498,7 +538,7 @@ void RadixTree<Format>::free_chain(std::uint64_t table, unsigned level, unsigned
 // Takes a dead table out of the tree. The one above lives: it counts this one.
 template <class Format>
 void RadixTree<Format>::unlink(std::uint64_t table, unsigned level, std::uint64_t iova) {
-  if (level == 0) leaf_tables_.forget(iova, table);
+  if (level == 0) low_tables_.forget(iova, table);
   if (level == 1) middle_tables_.forget(iova, table);
   const Place above = find(iova, level + 1);
   store_entry(slot(above.table, index(iova, level + 1)), Format::empty(level + 1));

@@ -1,7 +1,9 @@
-// RISC-V Sv39, Sv48 and Sv57 tables: RISC-V privileged specification, 12.4 to 12.6 and Svnapot (13); RISC-V IOMMU specification, 2.3.
+// RISC-V Sv39, Sv48 and Sv57 tables: RISC-V privileged specification, 12.4 to 12.6 and Svnapot (13); RISC-V IOMMU
+// specification, 2.3.
 //
-// Leaves live at every level. A 64 KiB page is sixteen equal entries whose lowest PPN bits say so. A writeable page must be
-// readable. Accessed and dirty bits are set when the entry is made, as Linux does. Held by tests/page_table_test.cc.
+// Leaves live at every level. A 64 KiB page is sixteen equal entries whose lowest PPN bits say so. A writeable page
+// must be readable. Accessed and dirty bits are set when the entry is made, as Linux does. Held by
+// tests/page_table_test.cc.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +32,8 @@ class RiscV : public FourKibRadix {
   static std::uint64_t leaf_sizes(unsigned level) { return one_size(level) | (level == 0 ? pow2(k64K) : 0); }
 
   static Entry attributes(std::uint8_t protection) {
-    return kValid | kReadable | kExecutable | kUser | kAccessed | ((protection & kWrite) != 0 ? kWriteable | kDirty : 0);
+    return kValid | kReadable | kExecutable | kUser | kAccessed |
+           ((protection & kWrite) != 0 ? kWriteable | kDirty : 0);
   }
 
   static Entry leaf(std::uint64_t pa, unsigned level, unsigned size_lg2, Entry attributes) {

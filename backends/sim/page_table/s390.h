@@ -1,8 +1,9 @@
-// s390 DMA translation tables: z/Architecture Principles of Operation, chapter 3 (dynamic address translation), as zPCI uses
-// them (arch/s390 pci_dma, drivers/iommu/s390-iommu.c).
+// s390 DMA translation tables: z/Architecture Principles of Operation, chapter 3 (dynamic address translation), as zPCI
+// uses them (arch/s390 pci_dma, drivers/iommu/s390-iommu.c).
 //
-// Page tables have 256 entries, segment and region tables 2048. An empty entry is not 0: it says that it is invalid. Reads cannot
-// be forbidden. Entries are kept in the host's byte order; a real one is big-endian. Held by tests/page_table_test.cc.
+// Page tables have 256 entries, segment and region tables 2048. An empty entry is not 0: it says that it is invalid.
+// Reads cannot be forbidden. Entries are kept in the host's byte order; a real one is big-endian. Held by
+// tests/page_table_test.cc.
 #pragma once
 
 #include <cerrno>
@@ -44,7 +45,9 @@ class S390 {
   static std::uint64_t leaf_sizes(unsigned level) { return level == 0 ? pow2(kPageLg2) : 0; }
 
   // Never 0, which would mean that the protection cannot be had: the low bits say that attributes are there.
-  static Entry attributes(std::uint8_t protection) { return (protection & kWrite) != 0 ? kAttributes : kAttributes | kProtected; }
+  static Entry attributes(std::uint8_t protection) {
+    return (protection & kWrite) != 0 ? kAttributes : kAttributes | kProtected;
+  }
 
   static Entry leaf(std::uint64_t pa, unsigned, unsigned, Entry attributes) { return pa | (attributes & ~kAttributes); }
   static constexpr Entry table_value(unsigned) { return 0; }

@@ -38,6 +38,10 @@ IOPLAN_WIDE bool any(const Entry* first, std::uint64_t count, Entry mask, Entry 
   return found != 0;
 }
 
+IOPLAN_WIDE void fill(Entry* first, std::uint64_t count, Entry entry) {
+  for (std::uint64_t i = 0; i < count; ++i) put(first + i, entry);
+}
+
 IOPLAN_WIDE void write(Entry* first, std::uint64_t count, Entry entry, Entry step) {
   // Lanes that step by themselves: a product per entry is what the loop must not cost.
   constexpr std::uint64_t kLanes = 8;

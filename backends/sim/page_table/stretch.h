@@ -1,4 +1,5 @@
-// Stretches of entries that lie one after the other in a table: written, and looked through, as wide as the processor can.
+// Stretches of entries that lie one after the other in a table: written, and looked through, as wide as the processor
+// can.
 //
 // Plain loops, compiled for several widths (stretch.cc); entry.h says why readers may look on. Held by
 // tests/page_table_test.cc, which compares every entry that comes of it.
@@ -17,6 +18,9 @@ bool all(const Entry* first, std::uint64_t count, Entry value);
 
 // Whether some entry has `value` in the bits of `mask`.
 bool any(const Entry* first, std::uint64_t count, Entry mask, Entry value);
+
+// Writes the same entry everywhere.
+void fill(Entry* first, std::uint64_t count, Entry entry);
 
 // Writes `entry`, `entry + step`, `entry + 2 * step`, ...
 void write(Entry* first, std::uint64_t count, Entry entry, Entry step);

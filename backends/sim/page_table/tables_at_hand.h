@@ -1,11 +1,11 @@
 // Which table of a level serves a stretch of IOVA, from memory: what spares most calls the walk from the root.
 //
-// A word for every stretch modulo 512, each word holding the rest of the stretch's number and the table's address.
-// What makes it sound without a lock (RadixTree holds to this):
+// A word for every stretch modulo 2^slots_lg2, each word holding the rest of the stretch's number and the table's
+// address. What makes it sound without a lock (RadixTree holds to this):
 //   - a table is remembered by a thread that has entries counted in it, which keep it from dying meanwhile;
 //   - a table is forgotten after it is marked dead and before the tree's generation advances.
-// So whoever reads the generation, asks here, and finds the generation unmoved after having read the table's state or entry,
-// has read it while the table served that stretch.
+// So whoever reads the generation, asks here, and finds the generation unmoved after having read the table's state or
+// entry, has read it while the table served that stretch.
 #pragma once
 
 #include <array>
@@ -16,7 +16,7 @@
 
 namespace ioplan::sim {
 
-template <unsigned span_lg2>
+template <unsigned span_lg2, unsigned slots_lg2>
 class TablesAtHand {
  public:
   TablesAtHand() {
@@ -41,16 +41,15 @@ class TablesAtHand {
 
  private:
   using Word = std::atomic<std::uint64_t>;
-  static constexpr unsigned kSlotsLg2 = 9;
   static constexpr unsigned kUnitLg2 = 11, kUnitBits = 28;  // tables in units of 2 KiB, below 512 GiB
   static constexpr std::uint64_t kNone = ~std::uint64_t{0};
-  static_assert(64 - span_lg2 - kSlotsLg2 + kUnitBits < 64, "no key has the top bit, which kNone has");
+  static_assert(64 - span_lg2 - slots_lg2 + kUnitBits < 64, "no key has the top bit, which kNone has");
 
-  static std::uint64_t key(std::uint64_t iova) { return iova >> (span_lg2 + kSlotsLg2) << kUnitBits; }
-  Word& word(std::uint64_t iova) { return words_[iova >> span_lg2 & (pow2(kSlotsLg2) - 1)]; }
-  const Word& word(std::uint64_t iova) const { return words_[iova >> span_lg2 & (pow2(kSlotsLg2) - 1)]; }
+  static std::uint64_t key(std::uint64_t iova) { return iova >> (span_lg2 + slots_lg2) << kUnitBits; }
+  Word& word(std::uint64_t iova) { return words_[iova >> span_lg2 & (pow2(slots_lg2) - 1)]; }
+  const Word& word(std::uint64_t iova) const { return words_[iova >> span_lg2 & (pow2(slots_lg2) - 1)]; }
 
-  std::array<Word, pow2(kSlotsLg2)> words_;
+  std::array<Word, pow2(slots_lg2)> words_;
 };
 
 }  // namespace ioplan::sim

@@ -13,7 +13,8 @@ namespace ioplan::sim {
 
 class VtdSecondStage : public FourKibRadix {
  public:
-  static constexpr Entry kReadable = 1 << 0, kWriteable = 1 << 1, kLargePage = 1 << 7, kDirty = 1 << 9, kSnoop = 1 << 11;
+  static constexpr Entry kReadable = 1 << 0, kWriteable = 1 << 1, kLargePage = 1 << 7, kDirty = 1 << 9,
+                         kSnoop = 1 << 11;
   static constexpr Entry kAddress = 0xffffffffff000;
   static constexpr Entry kDirtyMask = kDirty, kDirtyValue = kDirty;
   static constexpr Entry kTableMask = kLargePage;

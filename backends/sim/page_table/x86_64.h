@@ -1,8 +1,8 @@
-// x86-64 first-stage tables, as VT-d and AMD units walk them for PASIDs: Intel SDM volume 3, 4.5; VT-d specification, 9.7;
-// AMD IOMMU specification, 2.2.6.
+// x86-64 first-stage tables, as VT-d and AMD units walk them for PASIDs: Intel SDM volume 3, 4.5; VT-d
+// specification, 9.7; AMD IOMMU specification, 2.2.6.
 //
-// Reads cannot be forbidden: a present entry is readable. Accessed and dirty bits are set when the entry is made, as Linux does,
-// so that hardware never has to write. Held by tests/page_table_test.cc.
+// Reads cannot be forbidden: a present entry is readable. Accessed and dirty bits are set when the entry is made, as
+// Linux does, so that hardware never has to write. Held by tests/page_table_test.cc.
 #pragma once
 
 #include <cstdint>
