@@ -373,11 +373,13 @@ TEST_P(PageTableThreads, TablesComeAndGo) {
   };
   const auto come_and_go = [&](PageTable& table, unsigned number, std::uint64_t version) {
     const auto to = [version](std::uint64_t iova) { return place(iova, version); };
+    // Nothing that is mapped in the scanned table is ever dirty; Arm's writeable pages would be from the start.
+    const std::uint8_t protection = &table == &world.table() ? kRead : kReadWrite;
     std::mt19937_64 random(seed() * 31 + number);
     for (std::uint64_t i = 0; i < rounds(20'000) && !world.failed(); ++i) {
       const std::uint64_t iova = address(random() % kTables, number);
       const std::uint64_t size = pow2(layout.small());
-      if (table.map(iova, to(iova), size, kReadWrite) != 0) world.complain("map is refused");
+      if (table.map(iova, to(iova), size, protection) != 0) world.complain("map is refused");
       if (table.iova_to_phys(iova) != to(iova)) world.complain("a page is lost");
       if (&table != &world.table() && world.walks()) {
         walk(world.arena(), world.shape(), table.root(), iova, DmaAccess::write);

@@ -109,11 +109,17 @@ std::vector<std::pair<std::uint64_t, FlatMap::Leaf>> FlatMap::split(std::uint64_
   return made;
 }
 
+// Linux maps Arm's tracked pages writeable-dirty; every other format starts clean.
+bool starts_dirty(const PageTableShape& shape, std::uint8_t protection) {
+  return shape.format == PageTableFormat::arm_lpae && shape.dirty_tracking && (protection & kWrite) != 0;
+}
+
 int FlatMap::map(std::uint64_t iova, std::span<const Extent> extents, std::uint8_t protection) {
   const int error = verdict(iova, extents, protection);
   if (error != 0) return error;
   for (auto& [start, leaf] : split(iova, extents)) {
     leaf.protection = effective_protection(shape_, protection);
+    leaf.dirty = starts_dirty(shape_, protection);
     leaves_.emplace(start, leaf);
     levels_ = std::max(levels_, geometry_.levels_for(start + (pow2(leaf.size_lg2) - 1)));
   }

@@ -32,6 +32,9 @@ struct TableGeometry {
   PageTableShape shape_;
 };
 
+// Whether a page that is mapped like this counts as dirty before anything was written.
+bool starts_dirty(const PageTableShape& shape, std::uint8_t protection);
+
 class FlatMap {
  public:
   struct Leaf {

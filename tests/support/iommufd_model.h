@@ -241,7 +241,7 @@ class Model {
 
   // Dirty tracking.
   Range leaf(const Hwpt& hwpt, const Area& area, std::uint64_t iova) const;
-  static void mapped(Hwpt& hwpt, const Ioas& ioas, const Area& area);
+  void mapped(Hwpt& hwpt, const Ioas& ioas, const Area& area);
   static void unmapped(Hwpt& hwpt, const Area& area);
 
   const Host& host_;

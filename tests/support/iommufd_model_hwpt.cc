@@ -559,10 +559,16 @@ Range Model::leaf(const Hwpt& h, const Area& area, std::uint64_t iova) const {
   }
 }
 
-// New leaves start clean. (On Arm, Linux 7.2.13 maps them writeable-dirty, so that what is mapped while tracking is on
-// is reported although nothing was written; the simulator does not, see backends/sim/page_table/arm_lpae.h.)
+// New leaves start clean, but on Arm Linux 7.2.13 maps writeable pages dirty where it tracks them.
 void Model::mapped(Hwpt& h, const Ioas& ioas, const Area& area) {
   if (!ioas.huge_pages) h.small.insert(area.iova);
+  const bool tracked = (h.flags & sim::kHwptDirtyTracking) != 0 && driver_of(h.allocator) == Driver::smmuv3;
+  if (!tracked || (area.access & sim::kMapWriteable) == 0) return;
+  for (std::uint64_t at = area.iova;;) {
+    h.dirty.push_back(leaf(h, area, at));
+    if (h.dirty.back().last >= area.range().last) return;
+    at = h.dirty.back().last + 1;
+  }
 }
 
 void Model::unmapped(Hwpt& h, const Area& area) {

@@ -3,9 +3,9 @@
 //
 // A page at the lowest level and a table have the same type, a block another. Contiguous entries each carry their own
 // address and a hint. With a 64 KiB granule address bits 51:48 sit in bits 15:12. A stage 2 root may be up to sixteen
-// tables, one after the other. Leaves are made accessed and, where dirty bits are tracked, writeable-clean (DBM): stage
-// 1 is dirty when AP[2] is clear, stage 2 when S2AP[1] is set. (Linux makes them dirty and cleans them when tracking
-// starts; a leaf mapped later is reported although nothing was written.) Held by tests/page_table_test.cc.
+// tables, one after the other. Leaves are made accessed. Where dirty bits are tracked (DBM), a writeable leaf is dirty
+// from the start, as Linux makes it (arm_lpae_prot_to_pte under IO_PGTABLE_QUIRK_ARM_HD): AP[2] clear in stage 1, S2AP[1]
+// set in stage 2; reading with clear makes it writeable-clean. Held by tests/page_table_test.cc.
 #pragma once
 
 #include <bit>
@@ -79,10 +79,10 @@ class ArmLpae {
     const Entry tracked = write && tracks_dirty_ ? kDirtyModifier : 0;
     if constexpr (stage == 1) {
       return common | tracked | kNotGlobal | kUnprivileged | (cache ? kCachedIndex : 0) |
-             (!write || tracked != 0 ? kReadOnly : 0);
+             (write ? 0 : kReadOnly);
     } else {
       return common | tracked | (cache ? kWriteBack : kNonCacheable) | ((protection & kRead) != 0 ? kReadable : 0) |
-             (write && tracked == 0 ? kWriteable : 0);
+             (write ? kWriteable : 0);
     }
   }
 

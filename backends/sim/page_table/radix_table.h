@@ -552,7 +552,7 @@ template <class Format>
 template <class Format>
 inline std::optional<std::uint64_t> RadixTable<Format>::address(Entry leaf, unsigned level, std::uint64_t iova) {
   const std::uint64_t within = last_of_width(Format::leaf_lg2(leaf, level));
-  std::uint64_t where = Format::leaf_pa(leaf, level) | (iova & within);
+  const std::uint64_t where = Format::leaf_pa(leaf, level) | (iova & within);
   std::optional<std::uint64_t> pa;
   pa.emplace(where);
   return pa;
