@@ -3,12 +3,12 @@
 #
 #   run.sh GUEST_PROGRAM KERNEL_IMAGE [NAME]     NAME: only this configuration
 #
-# IOPLAN_SEED, IOPLAN_SEQUENCES, IOPLAN_STEPS: how much to ask. Needs qemu-system-x86_64, no KVM. A guest that hangs is
+# IOPLAN_SEED, IOPLAN_SEQUENCES, IOPLAN_STEPS, IOPLAN_PLANS: how much to ask. Needs qemu-system-x86_64, no KVM. A guest that hangs is
 # killed after IOPLAN_TIMEOUT seconds and counts as a failure.
 set -euo pipefail
 
 program=$1 kernel=$2 only=${3:-}
-seed=${IOPLAN_SEED:-1} sequences=${IOPLAN_SEQUENCES:-150} steps=${IOPLAN_STEPS:-50}
+seed=${IOPLAN_SEED:-1} sequences=${IOPLAN_SEQUENCES:-150} steps=${IOPLAN_STEPS:-50} plans=${IOPLAN_PLANS:-20}
 work=$(mktemp -d)
 trap '[ -n "${IOPLAN_KEEP:-}" ] && cp "$work"/*.log "$IOPLAN_KEEP"; rm -rf "$work"' EXIT
 
@@ -54,10 +54,10 @@ boot() {
   timeout "${IOPLAN_TIMEOUT:-240}" qemu-system-x86_64 -machine q35,kernel-irqchip=split -accel tcg,thread=multi -cpu max \
     -m 1G -smp 1 -display none -vga none -serial "file:$work/$name.log" -no-reboot -kernel "$kernel" \
     -initrd "$work/initramfs.gz" $iommu $machine \
-    -append "console=ttyS0 quiet panic=-1 no_timer_check iommu=nopt $line ioplan.seed=$seed ioplan.sequences=$sequences ioplan.steps=$steps" \
+    -append "console=ttyS0 quiet panic=-1 no_timer_check iommu=nopt $line ioplan.seed=$seed ioplan.sequences=$sequences ioplan.steps=$steps ioplan.plans=$plans" \
     >"$work/$name.qemu" 2>&1 </dev/null || true
   if grep -q '^PASS' "$work/$name.log"; then
-    echo "ok   $name: $(grep -a ' calls, ' "$work/$name.log" | tr -d '\r')"
+    echo "ok   $name: $(grep -aE ' calls, | plans applied' "$work/$name.log" | tr -d '\r' | paste -sd ';')"
   else
     echo "FAIL $name"
     tail -n 80 "$work/$name.qemu" "$work/$name.log" | tr -d '\r' | sed 's/^/     /'

@@ -1,7 +1,7 @@
 // Process 1 of the test guest: asks Linux and the simulator the same random questions and compares every answer.
 //
-// Kernel command line: ioplan.seed, ioplan.sequences, ioplan.steps, ioplan.devices (how many vfio-pci must have). The last lines of the console say what was hit how
-// often, and `PASS` or `FAIL`; run.sh reads them. A sequence that diverges is shrunk by leaving out calls as long as it
+// Kernel command line: ioplan.seed, ioplan.sequences, ioplan.steps, ioplan.plans, ioplan.devices (how many
+// vfio-pci must have). The last lines of the console say what was hit how often, and `PASS` or `FAIL`; run.sh reads them. A sequence that diverges is shrunk by leaving out calls as long as it
 // still diverges, then printed.
 #include <algorithm>
 #include <cerrno>
@@ -14,6 +14,7 @@
 #include "tests/kernel/guest/host_facts.h"
 #include "tests/kernel/guest/kernel_subject.h"
 #include "tests/kernel/guest/operations.h"
+#include "tests/kernel/guest/plans.h"
 #include "tests/kernel/guest/sim_subject.h"
 
 namespace ioplan::kernel_test {
@@ -118,17 +119,27 @@ void print(const Tally& tally, const Host& host) {
   }
 }
 
+std::uint64_t number(const char* key, const char* otherwise) { return std::stoull(command_line(key, otherwise)); }
+
+bool is_mock(const Host& host, unsigned device) { return host.unit(*host.devices[device].unit).driver == Driver::mock; }
+
 // Devices that vfio-pci has, and the mock ones.
 std::vector<unsigned> bindable(const Host& host, const std::vector<std::string>& vfio) {
   std::vector<unsigned> devices;
   for (unsigned i = 0; i < host.devices.size(); ++i) {
-    const Device& d = host.devices[i];
-    if (host.unit(*d.unit).driver == Driver::mock || std::ranges::find(vfio, d.id) != vfio.end()) devices.push_back(i);
+    if (is_mock(host, i) || std::ranges::find(vfio, host.devices[i].id) != vfio.end()) devices.push_back(i);
   }
   return devices;
 }
 
-std::uint64_t number(const char* key, const char* otherwise) { return std::stoull(command_line(key, otherwise)); }
+// Plans are for PCI devices only: mock ones have no VFIO device.
+bool plans_stand(const Host& host, std::vector<unsigned> devices, std::uint64_t seed) {
+  std::erase_if(devices, [&](unsigned d) { return is_mock(host, d); });
+  const PlanTally plans = apply_random_plans(host, devices, seed, static_cast<unsigned>(number("ioplan.plans", "20")));
+  std::printf("%u plans applied and observed as predicted, %u infeasible, %u failed\n", plans.applied, plans.infeasible,
+              plans.failed);
+  return plans.failed == 0 && plans.applied > 0;
+}
 
 void run() {
   const auto vfio = bind_to_vfio();
@@ -151,7 +162,8 @@ void run() {
   print(tally, host);
   std::size_t asked = 0;
   for (const auto& [key, count] : tally) asked += count;
-  std::printf("%zu calls, %zu divergences\n%s\n", asked, divergences, divergences == 0 ? "PASS" : "FAIL");
+  const bool stand = plans_stand(host, devices, seed);
+  std::printf("%zu calls, %zu divergences\n%s\n", asked, divergences, divergences == 0 && stand ? "PASS" : "FAIL");
 }
 
 }  // namespace

@@ -1,0 +1,72 @@
+#include "tests/kernel/guest/plans.h"
+
+#include <cstdio>
+#include <random>
+
+#include "backends/iommufd/iommufd_backend.h"
+#include "constraints/kernel_law.h"
+#include "engine/apply/apply.h"
+#include "engine/model/request.h"
+#include "engine/planner/planner.h"
+#include "tests/kernel/guest/boot.h"
+
+namespace ioplan::kernel_test {
+
+namespace {
+
+constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+
+// Low and high RAM around a hole, and a read-only megabyte: small, because the guest pins it.
+VirtualMachine random_vm(const Host& host, const std::vector<unsigned>& devices, std::mt19937_64& random) {
+  VirtualMachine vm;
+  vm.name = "vm";
+  const std::uint64_t low = (8 + random() % 24) * 2 * kMiB, high = std::uint64_t{1} << 32;
+  vm.memory.ranges = {{{0, low - 1}, Access::read_write},
+                      {{low, low + kMiB * 2 - 1}, Access::read_only},
+                      {{high, high + low - 1}, Access::read_write}};
+  vm.memory.backing = random() % 2 == 0 ? 4096 : 2 * kMiB;
+  vm.needs.dirty_tracking = random() % 8 == 0 ? Need::required : Need::no;
+  for (const unsigned d : devices) {
+    if (random() % 3 != 0 && !(vm.devices.empty() && d == devices.back())) continue;
+    AssignedDevice assigned;
+    assigned.host = DeviceIndex(d);
+    assigned.name = host.devices[d].id;
+    vm.devices.push_back(assigned);
+  }
+  return vm;
+}
+
+bool stands(const Plan& plan, const Host& host, iommufd::System& system) {
+  iommufd::IommufdBackend backend(system, host);
+  const ApplyReport report = apply_plan(plan, host, backend);
+  if (report.outcome == ApplyOutcome::done) return true;
+  std::printf("plan not applied: %s\n", report.error ? to_text(*report.error).c_str() : "no reason given");
+  for (const Difference& d : report.differences) {
+    std::printf("  %s.%s: predicted %s, observed %s\n", d.subject.c_str(), d.attribute.c_str(), d.predicted.c_str(),
+                d.observed.c_str());
+  }
+  return false;
+}
+
+}  // namespace
+
+PlanTally apply_random_plans(const Host& host, const std::vector<unsigned>& devices, std::uint64_t seed, unsigned count) {
+  write_file("/proc/sys/vm/nr_hugepages", "80");
+  const auto system = iommufd::linux_system();
+  std::mt19937_64 random(seed);
+  PlanTally tally;
+  for (unsigned i = 0; i < count; ++i) {
+    Request request;
+    request.host = host;
+    request.vms.push_back(random_vm(host, devices, random));
+    const Plan plan = make_plan(request, kernel_law());
+    if (plan.verdict != Verdict::feasible) {
+      ++tally.infeasible;
+    } else {
+      ++(stands(plan, host, *system) ? tally.applied : tally.failed);
+    }
+  }
+  return tally;
+}
+
+}  // namespace ioplan::kernel_test
