@@ -25,8 +25,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-Outcome bad_input(const Error& error) { return {kBadInput, "", to_text(error) + "\n"}; }
-
 // One line on a terminal, drawn anew ten times a second at most: bytes, rate, what remains. Nothing in pipes.
 class ProgressLine {
  public:
@@ -86,12 +84,6 @@ int exit_code(const ApplyReport& report) {
 
 // ------------------------------------------------------------------------------------------------- text
 
-std::string ranges_text(const std::vector<Range>& ranges) {
-  std::string text;
-  for (const Range& r : ranges) text += fmt::format(" {:#x}-{:#x}", r.start, r.last);
-  return text.empty() ? " nothing" : text;
-}
-
 std::string hwpt_text(const ObservedHwpt& h) {
   std::string text;
   if (h.format && h.stage)
@@ -111,7 +103,7 @@ std::string observed_text(const Observation& o) {
   std::string text = "\n  observed, as predicted\n";
   for (const ObservedIoas& i : o.ioas) {
     text += fmt::format("    {}", i.id);
-    if (i.ranges) text += "  usable" + ranges_text(*i.ranges);
+    if (i.ranges) text += "  usable " + format_ranges(*i.ranges);
     if (i.alignment) text += fmt::format(", aligned to {}", format_size(*i.alignment));
     text += "\n";
   }
@@ -263,10 +255,11 @@ Outcome told(const Story& s, Format format) {
 
 // What can be said before a backend is asked; nothing when the plan may be applied.
 std::optional<Outcome> refused(const Plan& plan, const Request& request) {
-  if (plan.verdict == Verdict::infeasible)
-    return Outcome{kNo, "", "error: the plan is infeasible: there is nothing to apply\n"};
-  if (plan.verdict == Verdict::undecided)
-    return Outcome{kUndecided, "", "error: the plan is undecided: there is nothing to apply\n"};
+  if (plan.verdict != Verdict::feasible) {
+    const std::string_view verdict = kVerdictNames[static_cast<std::size_t>(plan.verdict)];
+    return Outcome{plan.verdict == Verdict::infeasible ? kNo : kUndecided, "",
+                   fmt::format("error: the plan is {}: there is nothing to apply\n", verdict)};
+  }
   if (request.vms.empty() || plan.fingerprint != fingerprint(request.host)) return std::nullopt;
   std::string text;
   for (const Objection& o : check_plan(plan, request, kernel_law()).objections) {

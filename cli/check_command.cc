@@ -33,9 +33,9 @@ std::string json_of(const Judgement& judgement) {
 
 Outcome check_command(const CheckArguments& arguments) {
   const auto loaded = load(arguments.files);
-  if (!loaded) return {kBadInput, "", to_text(loaded.error()) + "\n"};
+  if (!loaded) return bad_input(loaded.error());
   const auto plan = read_plan_file(arguments.plan);
-  if (!plan) return {kBadInput, "", to_text(plan.error()) + "\n"};
+  if (!plan) return bad_input(plan.error());
   const Judgement judgement = check_plan(*plan, loaded->request, kernel_law());
   return {judgement.accepted() ? kYes : kNo,
           arguments.format == Format::text ? text_of(judgement) : json_of(judgement), ""};

@@ -6,8 +6,11 @@
 #include <vector>
 
 #include "cli/app.h"
+#include "engine/base/error.h"
 
 namespace ioplan::cli {
+
+inline Outcome bad_input(const Error& error) { return {kBadInput, "", to_text(error) + "\n"}; }
 
 struct PlanArguments {
   std::vector<std::string> files;

@@ -223,20 +223,19 @@ class Explainer {
 }  // namespace
 
 Outcome explain_command(const ExplainArguments& arguments) {
-  const auto bad = [](const Error& e) { return Outcome{kBadInput, "", to_text(e) + "\n"}; };
   const auto loaded = load(arguments.files);
-  if (!loaded) return bad(loaded.error());
-  if (const auto vms = require_vm(*loaded); !vms) return bad(vms.error());
+  if (!loaded) return bad_input(loaded.error());
+  if (const auto vms = require_vm(*loaded); !vms) return bad_input(vms.error());
   const auto plan = read_plan_file(arguments.plan);
-  if (!plan) return bad(plan.error());
+  if (!plan) return bad_input(plan.error());
   if (plan->fingerprint != fingerprint(loaded->request.host)) {
-    return bad({"the plan was made for another host", "plan again with these documents", {arguments.plan, 0, 0}, 0});
+    return bad_input({"the plan was made for another host", "plan again with these documents", {arguments.plan, 0, 0}, 0});
   }
   if (plan->verdict != Verdict::feasible) return {kYes, plan_text(*plan, loaded->request, loaded->sources), ""};
   const Explainer explainer(*plan, loaded->request);
   if (arguments.hwpt.empty()) return {kYes, explainer.everything(), ""};
   auto matrix = explainer.why_not(arguments.device, arguments.hwpt);
-  if (!matrix) return bad(matrix.error());
+  if (!matrix) return bad_input(matrix.error());
   return {kYes, *matrix, ""};
 }
 

@@ -18,8 +18,6 @@ namespace ioplan::cli {
 
 namespace {
 
-Outcome bad_input(const Error& error) { return {kBadInput, "", to_text(error) + "\n"}; }
-
 int exit_code(Verdict verdict) {
   switch (verdict) {
     case Verdict::feasible: return kYes;

@@ -72,9 +72,7 @@ class Writer {
     line("");
     line("  {}  {}: {} in {}, {} backing", ioas.id, ioas.vm, approximate_size(bytes), count(ioas.memory.size(), "range"),
          format_size(ioas.backing));
-    std::string usable;
-    for (const Range& r : ioas.ranges) usable += fmt::format(" {:#x}-{:#x}", r.start, r.last);
-    line("    usable  {}", usable.empty() ? "nothing" : usable.substr(1));
+    line("    usable  {}", format_ranges(ioas.ranges));
     for (const PlannedHwpt& h : plan_.hwpts) {
       if (h.ioas == ioas.id) write_hwpt(h);
     }

@@ -70,7 +70,7 @@ Outcome rules_command(const RulesArguments& arguments) {
   std::vector<const Rule*> chosen(catalog().begin(), catalog().end());
   if (!arguments.name.empty()) {
     const Rule* rule = find_rule(arguments.name);
-    if (rule == nullptr) return {kBadInput, "", to_text(no_such_rule(arguments.name)) + "\n"};
+    if (rule == nullptr) return bad_input(no_such_rule(arguments.name));
     chosen = {rule};
   }
   if (arguments.format != Format::text) {

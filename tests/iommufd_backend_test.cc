@@ -259,7 +259,7 @@ TEST(IommufdBackend, CarriesOutRandomPlansWithoutADifference) {
     flagged += std::ranges::any_of(c.plan.hwpts, [](const PlannedHwpt& h) { return h.flags != 0; }) ? 1 : 0;
     several += c.plan.hwpts.size() > 1 ? 1 : 0;
     automatic += std::ranges::any_of(c.plan.hwpts, &PlannedHwpt::automatic) ? 1 : 0;
-    mediated += std::ranges::any_of(c.plan.steps, [](const Step& s) { return is_mediated(s.device); }) ? 1 : 0;
+    mediated += std::ranges::any_of(c.plan.steps, [](const Step& s) { return is_uuid(s.device); }) ? 1 : 0;
   }
   fmt::print("random plans: {} with several HWPTs, {} with flags, {} with automatic ones, {} with mediated devices\n",
              several, flagged, automatic, mediated);

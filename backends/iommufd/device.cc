@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 
 #include "backends/iommufd/refusal.h"
@@ -17,7 +16,7 @@ constexpr std::string_view kVfioPci = "/sys/bus/pci/drivers/vfio-pci";
 
 // PCI addresses may be written without their segment.
 std::string sysfs_folder(std::string_view id) {
-  if (is_mediated(id)) return fmt::format("/sys/bus/mdev/devices/{}", id);
+  if (is_uuid(id)) return fmt::format("/sys/bus/mdev/devices/{}", id);
   return fmt::format("/sys/bus/pci/devices/{}{}", std::ranges::count(id, ':') == 1 ? "0000:" : "", id);
 }
 
@@ -56,7 +55,7 @@ tl::unexpected<Error> not_bound(System& system, const std::string& id, const std
   const std::string driver = driver_of(system, folder);
   if (driver.starts_with("vfio")) return no_cdev(id);  // before Linux 6.1 there was no vfio-dev either
   const std::string whose = driver.empty() ? "it has no driver" : fmt::format("`{}` drives it", driver);
-  if (is_mediated(id)) return failure(fmt::format("the mediated device {} is no VFIO device: {}", id, whose));
+  if (is_uuid(id)) return failure(fmt::format("the mediated device {} is no VFIO device: {}", id, whose));
   return failure(fmt::format("{} is not bound to vfio-pci: {}", id, whose),
                  "as root: " + bind_commands(system, folder, driver));
 }
@@ -68,17 +67,8 @@ bool leaves_dma_alone(System& system, const std::string& folder, std::string_vie
 
 }  // namespace
 
-bool is_mediated(std::string_view id) {
-  if (id.size() != 36) return false;
-  for (std::size_t i = 0; i < id.size(); ++i) {
-    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-    if (dash ? id[i] != '-' : std::isxdigit(static_cast<unsigned char>(id[i])) == 0) return false;
-  }
-  return true;
-}
-
 Result<std::string> find_cdev(System& system, const std::string& id) {
-  if (!is_mediated(id) && !is_pci_address(id)) {
+  if (!is_uuid(id) && !is_pci_address(id)) {
     return failure(fmt::format("`{}` is no PCI address and no mediated device's UUID", id),
                    "pass an open descriptor of the device");
   }

@@ -13,9 +13,6 @@
 
 namespace ioplan::iommufd {
 
-// A plan names a mediated device by its UUID.
-bool is_mediated(std::string_view id);
-
 // "/dev/vfio/devices/vfio3". Errors: no such device, bound to no VFIO driver (with the commands), a kernel without
 // cdevs.
 Result<std::string> find_cdev(System& system, const std::string& id);

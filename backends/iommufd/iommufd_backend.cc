@@ -46,12 +46,6 @@ MemoryRange planned_range(const PlannedIoas& space, const Step& step) {
   return {step.iova, step.writeable ? Access::read_write : Access::read_only};
 }
 
-std::string text_of(const std::vector<Range>& ranges) {
-  std::string text;
-  for (const Range& r : ranges) text += fmt::format("{}{:#x}-{:#x}", text.empty() ? "" : " ", r.start, r.last);
-  return text.empty() ? "nothing" : text;
-}
-
 bool contain(const std::vector<Range>& seen, const std::vector<Range>& predicted) {
   RangeSet set;
   for (const Range& r : seen) set.add(r);
@@ -126,7 +120,7 @@ Result<void> IommufdBackend::admit(const Plan& plan) {
 Result<void> IommufdBackend::admit_device(const std::string& id) {
   if (options_.devices.contains(id)) return {};
   if (const auto cdev = find_cdev(system_, id); !cdev) return tl::make_unexpected(cdev.error());
-  if (is_mediated(id)) return {};
+  if (is_uuid(id)) return {};
   return require_viable_group(system_, id);
 }
 
@@ -205,7 +199,7 @@ Result<void> IommufdBackend::bind(const std::string& id, const std::string& cdev
 
 // Kernels before 6.6 do not know the call, drivers without registers to show tell nothing: neither is compared.
 Result<void> IommufdBackend::verify_registers(const std::string& id, const Device& device) {
-  if (is_mediated(id)) return {};
+  if (is_uuid(id)) return {};
   const auto info = get_hw_info(system_, iommu_.get(), device.id);
   if (info) return compare_registers(*info, host_, id);
   const int why = info.error().value;
@@ -244,7 +238,7 @@ Result<void> IommufdBackend::allow(const std::string& name, const std::vector<Ra
   Ioas& ioas = ioas_.at(name);
   const auto allowed = ioas_allow_iovas(system_, iommu_.get(), ioas.id, ranges);
   if (!allowed) {
-    return refused(Call::allow_iovas, fmt::format("allowing {} in {}", text_of(ranges), name), allowed.error().value);
+    return refused(Call::allow_iovas, fmt::format("allowing {} in {}", format_ranges(ranges), name), allowed.error().value);
   }
   ioas.allowed = ranges;
   return {};
@@ -322,8 +316,8 @@ Result<void> IommufdBackend::verify_attach(const Step& step, const PlannedIoas& 
   const auto left = ioas_iova_ranges(system_, iommu_.get(), ioas_.at(space.id).id);
   if (!left) return refused(Call::iova_ranges, "ranges of " + space.id, left.error().value);
   if (contain(left->ranges, space.ranges)) return {};
-  return failure(fmt::format("attach of {} leaves {} in {}, and {} were predicted", step.device, text_of(left->ranges),
-                             space.id, text_of(space.ranges)),
+  return failure(fmt::format("attach of {} leaves {} in {}, and {} were predicted", step.device, format_ranges(left->ranges),
+                             space.id, format_ranges(space.ranges)),
                  "the device reserves more than the host document says: capture it again and plan again");
 }
 

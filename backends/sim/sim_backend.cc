@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <bit>
-#include <cctype>
 #include <cerrno>
 #include <cstring>
 #include <functional>
 #include <set>
 
 #include "engine/base/log2.h"
+#include "engine/base/text.h"
 
 namespace ioplan::sim {
 
@@ -26,16 +26,6 @@ template <class T>
 Result<void> done(const Answer<T>& answer) {
   if (!answer) return failed(answer.error());
   return {};
-}
-
-// A plan names a mediated device by its UUID.
-bool is_uuid(std::string_view id) {
-  if (id.size() != 36) return false;
-  for (std::size_t i = 0; i < id.size(); ++i) {
-    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-    if (dash ? id[i] != '-' : std::isxdigit(static_cast<unsigned char>(id[i])) == 0) return false;
-  }
-  return true;
 }
 
 std::uint32_t uapi_flags(std::uint8_t planned) {

@@ -3,9 +3,9 @@
 //   auto loaded = ioplan::load(files);                               // Host, VirtualMachine and Policy documents
 //   ioplan::Plan plan = ioplan::make_plan(loaded->request);          // feasible, infeasible or undecided
 //   ioplan::Judgement doubt = ioplan::check_plan(plan, loaded->request);
-//   auto machine = ioplan::simulate(loaded->request.host);           // a host with IOMMUs that behave like
-//   Linux 7.2.13's ioplan::sim::SimBackend backend(**machine); ioplan::ApplyReport report = ioplan::apply_plan(plan,
-//   loaded->request.host, backend);
+//   auto machine = ioplan::simulate(loaded->request.host);           // a host whose IOMMUs behave as under Linux 7.2.13
+//   ioplan::sim::SimBackend backend(**machine);
+//   ioplan::ApplyReport report = ioplan::apply_plan(plan, loaded->request.host, backend);
 //
 // What the calls give and take is described where it is declared: documents (engine/document/load.h, plan_document.h),
 // the Plan (engine/model/plan.h), the judge (engine/check/check.h), the executor (engine/apply/apply.h), the simulated

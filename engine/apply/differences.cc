@@ -13,13 +13,8 @@ namespace ioplan {
 
 namespace {
 
-std::string text_of(const std::vector<Range>& ranges) {
-  std::string text;
-  for (const Range& r : ranges) text += fmt::format("{}{:#x}-{:#x}", text.empty() ? "" : " ", r.start, r.last);
-  return text.empty() ? "nothing" : text;
-}
-
-std::string text_of(const Range& range) { return fmt::format("{:#x}-{:#x}", range.start, range.last); }
+std::string text_of(const std::vector<Range>& ranges) { return format_ranges(ranges); }
+std::string text_of(const Range& range) { return format_ranges({&range, 1}); }
 std::string text_of(const std::string& name) { return name; }
 std::string text_of(const std::vector<std::string>& names) {
   return names.empty() ? "nothing" : fmt::format("{}", fmt::join(names, " "));

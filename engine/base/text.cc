@@ -124,6 +124,12 @@ std::string format_page_sizes(std::uint64_t bitmap) {
   return text;
 }
 
+std::string format_ranges(std::span<const Range> ranges) {
+  std::string text;
+  for (const Range& r : ranges) text += fmt::format("{}{:#x}-{:#x}", text.empty() ? "" : " ", r.start, r.last);
+  return text.empty() ? "nothing" : text;
+}
+
 std::optional<std::string_view> nearest_name(std::string_view word, std::span<const std::string_view> candidates) {
   std::optional<std::string_view> best;
   std::size_t best_distance = std::max<std::size_t>(1, word.size() / 3) + 1;
@@ -138,6 +144,13 @@ std::optional<std::string_view> nearest_name(std::string_view word, std::span<co
 }
 
 bool is_pci_address(std::string_view id) { return pci_key(id).has_value(); }
+
+bool is_uuid(std::string_view id) {
+  static constexpr std::string_view kShape = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+  return std::ranges::equal(id, kShape, [](char c, char wanted) {
+    return wanted == '-' ? c == '-' : std::isxdigit(static_cast<unsigned char>(c)) != 0;
+  });
+}
 
 bool natural_less(std::string_view a, std::string_view b) {
   const auto ka = pci_key(a);

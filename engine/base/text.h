@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "engine/base/range.h"
+
 namespace ioplan {
 
 // Decimal or 0x hexadecimal; nothing else: `010`, `1_000`, `+5`, ` 5` are refused.
@@ -27,11 +29,17 @@ std::string format_hex(std::uint64_t value);
 // A bitmap of page sizes as "4KiB 2MiB 1GiB"; where there are more than four, runs of powers as "4KiB..256GiB 1TiB".
 std::string format_page_sizes(std::uint64_t bitmap);
 
+// "0x0-0xfedfffff 0xfef00000-0xffffffff"; "nothing" when there are none.
+std::string format_ranges(std::span<const Range> ranges);
+
 // The candidate nearest to `word` by edit distance, when it is near enough to be a slip.
 std::optional<std::string_view> nearest_name(std::string_view word, std::span<const std::string_view> candidates);
 
 // "0000:01:00.0" or "01:00.0".
 bool is_pci_address(std::string_view id);
+
+// 8-4-4-4-12 hexadecimal digits: what a mediated device is named by.
+bool is_uuid(std::string_view id);
 
 // Orders ids as people count: runs of digits by value, PCI ids (hexadecimal) by segment, bus, device, function.
 bool natural_less(std::string_view a, std::string_view b);

@@ -103,15 +103,11 @@ Machine read_machine(Reader& reader, const Field& field) {
 
 // --- devices ---
 
-// 8-4-4-4-12 hexadecimal digits; lower case comes out.
+// Lower case comes out.
 std::string read_uuid(Reader& reader, const Field& field) {
-  static constexpr std::string_view shape = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
   std::string uuid = reader.text(field);
   if (!field || !reader.ok()) return {};
-  const auto fits = [](char c, char wanted) {
-    return wanted == '-' ? c == '-' : std::isxdigit(static_cast<unsigned char>(c)) != 0;
-  };
-  if (!std::equal(uuid.begin(), uuid.end(), shape.begin(), shape.end(), fits)) {
+  if (!is_uuid(uuid)) {
     reader.fail(field.value, fmt::format("{} is not the UUID of a mediated device", in_backticks(uuid)),
                 "write it as sysfs names it: `83b8f4f2-509f-382f-3c1e-e6bfe0fa1001`");
   }

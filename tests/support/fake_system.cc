@@ -66,7 +66,7 @@ T* at_pointer(std::uint64_t pointer) {
 }
 
 std::string sysfs_folder(const std::string& id) {
-  return (iommufd::is_mediated(id) ? "/sys/bus/mdev/devices/" : "/sys/bus/pci/devices/") + id;
+  return (is_uuid(id) ? "/sys/bus/mdev/devices/" : "/sys/bus/pci/devices/") + id;
 }
 
 iommufd::HwInfo registers_of(const Host& host, const Unit& unit) {
@@ -250,7 +250,7 @@ void FakeSystem::become(const Host& host, const Plan& plan) {
     add(device);
   }
   for (const Step& s : plan.steps) {
-    if (s.kind == StepKind::bind && iommufd::is_mediated(s.device)) add_mediated(s.device, vfio++);
+    if (s.kind == StepKind::bind && is_uuid(s.device)) add_mediated(s.device, vfio++);
   }
   for (const PlannedHwpt& h : plan.hwpts) {
     const Traits t{h.aperture, std::min(h.page_sizes & (~h.page_sizes + 1), page)};
@@ -568,7 +568,7 @@ int FakeSystem::bind(DeviceFile& file, int iommu, std::uint32_t& id) {
   if (!context->second->context) return EBADFD;
   file.context = context->second->context;
   Object object;
-  object.kind = iommufd::is_mediated(file.device) ? Kind::access : Kind::device;
+  object.kind = is_uuid(file.device) ? Kind::access : Kind::device;
   object.device = file.device;
   file.id = id = file.context->add(std::move(object));
   return 0;
