@@ -17,10 +17,10 @@
 #include <string>
 #include <vector>
 
-#include "backends/iommufd/admission.h"
-#include "backends/iommufd/device.h"
-#include "backends/iommufd/refusal.h"
 #include "backends/iommufd/registers.h"
+#include "backends/vfio/admission.h"
+#include "backends/vfio/device.h"
+#include "backends/vfio/refusal.h"
 #include "constraints/kernel_law.h"
 #include "engine/apply/apply.h"
 #include "engine/document/load.h"

@@ -1,10 +1,10 @@
-// The mirror of the kernel's words (backends/iommufd/uapi.h) against a table: the size of every structure, offset and
+// The mirror of the kernel's words (backends/vfio/uapi.h) against a table: the size of every structure, offset and
 // size of every field, every ioctl number and flag. The figures were printed by a C program compiled with
 // include/uapi/linux/ {iommufd,vfio}.h of Linux 7.2.13. The static_asserts of uapi.h cover what a slip would most
 // likely move; this covers all.
 #include <gtest/gtest.h>
 
-#include "backends/iommufd/uapi.h"
+#include "backends/vfio/uapi.h"
 
 namespace ioplan::uapi {
 namespace {

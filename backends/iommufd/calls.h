@@ -11,11 +11,13 @@
 #include <cstring>
 #include <vector>
 
-#include "backends/iommufd/system.h"
-#include "backends/iommufd/uapi.h"
+#include "backends/vfio/system.h"
+#include "backends/vfio/uapi.h"
 #include "engine/base/range.h"
 
 namespace ioplan::iommufd {
+
+using namespace vfio;  // the room next door, which every backend on Linux stands in
 
 using ObjectId = std::uint32_t;
 

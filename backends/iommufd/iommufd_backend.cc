@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "backends/iommufd/admission.h"
-#include "backends/iommufd/device.h"
-#include "backends/iommufd/refusal.h"
 #include "backends/iommufd/registers.h"
+#include "backends/vfio/admission.h"
+#include "backends/vfio/device.h"
+#include "backends/vfio/refusal.h"
 #include "engine/base/text.h"
 
 namespace ioplan::iommufd {

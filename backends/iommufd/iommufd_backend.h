@@ -20,8 +20,8 @@
 #include <vector>
 
 #include "backends/iommufd/calls.h"
-#include "backends/iommufd/guest_memory.h"
-#include "backends/iommufd/system.h"
+#include "backends/vfio/guest_memory.h"
+#include "backends/vfio/system.h"
 #include "engine/apply/backend.h"
 #include "engine/model/host.h"
 

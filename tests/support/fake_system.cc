@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "backends/iommufd/device.h"
+#include "backends/vfio/device.h"
 
 namespace ioplan::fake {
 

@@ -1,6 +1,6 @@
 // An operating system that keeps books: sysfs as a table of paths, /dev/iommu and VFIO cdevs as lists of objects.
 //
-// It stands behind backends/iommufd/system.h. What it knows of iommufd is what KR 1 and 2 say about ids, references,
+// It stands behind backends/vfio/system.h. What it knows of iommufd is what KR 1 and 2 say about ids, references,
 // reservations and their errno; what an IOMMU accepts it is told. Every call that can fail is counted and can be made
 // to fail with any errno, the n-th of all calls or the n-th of one name. Names are "open PATH", "read PATH", "list
 // PATH", "read_link PATH", "memfd_create", "ftruncate", "mmap", and the ioctls' own ("IOMMU_IOAS_ALLOC"). What no good
@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "backends/iommufd/calls.h"
-#include "backends/iommufd/system.h"
+#include "backends/vfio/system.h"
 #include "engine/model/host.h"
 #include "engine/model/plan.h"
 

@@ -13,7 +13,7 @@
 #include <map>
 #include <string>
 
-#include "backends/iommufd/uapi.h"
+#include "backends/vfio/uapi.h"
 #include "tests/kernel/guest/handles.h"
 
 namespace ioplan::kernel_test {

@@ -1,14 +1,14 @@
-#include "backends/iommufd/device.h"
+#include "backends/vfio/device.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
 
-#include "backends/iommufd/refusal.h"
+#include "backends/vfio/refusal.h"
 #include "engine/base/text.h"
 
-namespace ioplan::iommufd {
+namespace ioplan::vfio {
 
 namespace {
 
@@ -108,4 +108,4 @@ Result<void> require_viable_group(System& system, const std::string& address) {
                  "the whole group goes to the VM or to nobody; as root: " + commands);
 }
 
-}  // namespace ioplan::iommufd
+}  // namespace ioplan::vfio

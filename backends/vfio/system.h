@@ -15,7 +15,7 @@
 
 #include "engine/base/error.h"
 
-namespace ioplan::iommufd {
+namespace ioplan::vfio {
 
 struct Errno {
   int value = 0;
@@ -80,4 +80,4 @@ class Descriptor {
   int fd_ = -1;
 };
 
-}  // namespace ioplan::iommufd
+}  // namespace ioplan::vfio

@@ -1,11 +1,11 @@
-#include "backends/iommufd/guest_memory.h"
+#include "backends/vfio/guest_memory.h"
 
 #include <fmt/format.h>
 
-#include "backends/iommufd/refusal.h"
+#include "backends/vfio/refusal.h"
 #include "engine/base/text.h"
 
-namespace ioplan::iommufd {
+namespace ioplan::vfio {
 
 namespace {
 
@@ -51,4 +51,4 @@ Reply<std::uint64_t> GuestMemory::address_of(std::uint64_t gpa) {
   return view_->address + offset_of(gpa) - view_->offset;
 }
 
-}  // namespace ioplan::iommufd
+}  // namespace ioplan::vfio

@@ -11,9 +11,9 @@
 #include <charconv>
 #include <filesystem>
 
-#include "backends/iommufd/system.h"
+#include "backends/vfio/system.h"
 
-namespace ioplan::iommufd {
+namespace ioplan::vfio {
 
 namespace {
 
@@ -121,4 +121,4 @@ class LinuxSystem final : public System {
 
 std::unique_ptr<System> linux_system() { return std::make_unique<LinuxSystem>(); }
 
-}  // namespace ioplan::iommufd
+}  // namespace ioplan::vfio

@@ -1,11 +1,11 @@
-#include "backends/iommufd/refusal.h"
+#include "backends/vfio/refusal.h"
 
 #include <fmt/format.h>
 
 #include <cerrno>
 #include <cstring>
 
-namespace ioplan::iommufd {
+namespace ioplan::vfio {
 
 namespace {
 
@@ -108,4 +108,4 @@ tl::unexpected<Error> refused(Call call, std::string_view what, int errno_value)
                                    errno_value});
 }
 
-}  // namespace ioplan::iommufd
+}  // namespace ioplan::vfio

@@ -9,9 +9,9 @@
 #include <string>
 #include <string_view>
 
-#include "backends/iommufd/system.h"
+#include "backends/vfio/system.h"
 
-namespace ioplan::iommufd {
+namespace ioplan::vfio {
 
 // "/dev/vfio/devices/vfio3". Errors: no such device, bound to no VFIO driver (with the commands), a kernel without
 // cdevs.
@@ -21,4 +21,4 @@ Result<std::string> find_cdev(System& system, const std::string& id);
 // them, or say that the device has no group. Requires: find_cdev found it.
 Result<void> require_viable_group(System& system, const std::string& address);
 
-}  // namespace ioplan::iommufd
+}  // namespace ioplan::vfio

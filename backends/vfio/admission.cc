@@ -1,14 +1,14 @@
-#include "backends/iommufd/admission.h"
+#include "backends/vfio/admission.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <map>
 
-#include "backends/iommufd/guest_memory.h"
+#include "backends/vfio/guest_memory.h"
 #include "engine/base/text.h"
 
-namespace ioplan::iommufd {
+namespace ioplan::vfio {
 
 namespace {
 
@@ -74,4 +74,4 @@ Result<void> require_huge_pages(System& system, const Plan& plan) {
   return {};
 }
 
-}  // namespace ioplan::iommufd
+}  // namespace ioplan::vfio

@@ -2,10 +2,10 @@
 // needed. Reads, and changes nothing. Held by tests/iommufd_backend_test.cc.
 #pragma once
 
-#include "backends/iommufd/system.h"
+#include "backends/vfio/system.h"
 #include "engine/model/plan.h"
 
-namespace ioplan::iommufd {
+namespace ioplan::vfio {
 
 // The size of the pages that back an IOAS's memory, in bytes: the plan's, at least the kernel's.
 std::uint64_t backing_page(System& system, const PlannedIoas& ioas);
@@ -16,4 +16,4 @@ Result<void> require_memlock(System& system, const Plan& plan);
 // Whether enough huge pages are free, for every size that the plan's memory is backed by.
 Result<void> require_huge_pages(System& system, const Plan& plan);
 
-}  // namespace ioplan::iommufd
+}  // namespace ioplan::vfio

@@ -8,7 +8,7 @@
 
 #include "engine/base/error.h"
 
-namespace ioplan::iommufd {
+namespace ioplan::vfio {
 
 // What was asked of the kernel.
 enum class Call : std::uint8_t {
@@ -39,4 +39,4 @@ std::string_view likely_reason(Call call, int errno_value);
 // "attach of 0000:01:00.0 to hwpt0: Invalid argument (EINVAL)" with the likely reason as help.
 tl::unexpected<Error> refused(Call call, std::string_view what, int errno_value);
 
-}  // namespace ioplan::iommufd
+}  // namespace ioplan::vfio

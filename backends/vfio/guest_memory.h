@@ -7,10 +7,10 @@
 
 #include <optional>
 
-#include "backends/iommufd/system.h"
+#include "backends/vfio/system.h"
 #include "engine/base/range.h"
 
-namespace ioplan::iommufd {
+namespace ioplan::vfio {
 
 // Somebody's file that holds a range of guest memory: the byte at `offset` is the range's first. Stays theirs.
 struct LentMemory {
@@ -57,4 +57,4 @@ class GuestMemory {
   std::optional<View> view_;
 };
 
-}  // namespace ioplan::iommufd
+}  // namespace ioplan::vfio
