@@ -25,6 +25,7 @@
 #include "engine/planner/planner.h"
 #include "tests/support/generator.h"
 #include "tests/support/mutants.h"
+#include "tests/support/paths.h"
 #include "tests/support/replay.h"
 
 namespace ioplan {
@@ -50,7 +51,7 @@ struct Case {
 // Every example that has a plan: the host with each VM, alone and under each policy.
 std::vector<Case> examples() {
   std::vector<Case> cases;
-  for (const auto& folder : fs::directory_iterator(fs::path(IOPLAN_SOURCE_DIR) / "examples")) {
+  for (const auto& folder : fs::directory_iterator(source_folder() / "examples")) {
     if (!folder.is_directory()) continue;
     std::vector<std::string> vms, policies = {""};
     for (const auto& entry : fs::directory_iterator(folder)) {

@@ -14,6 +14,7 @@
 #include "constraints/kernel_law.h"
 #include "engine/document/load.h"
 #include "engine/planner/planner.h"
+#include "tests/support/paths.h"
 
 namespace ioplan {
 namespace {
@@ -111,7 +112,7 @@ Result<std::unique_ptr<Action>> Fake::prepare(const Plan&, const Step& step) {
 class Apply : public ::testing::Test {
  protected:
   void SetUp() override {
-    const std::string folder = std::string(IOPLAN_SOURCE_DIR) + "/examples/three-drhd/";
+    const std::string folder = source_folder().string() + "/examples/three-drhd/";
     const std::vector<std::string> files = {folder + "host.yaml", folder + "vm.yaml", folder + "policy.yaml"};
     auto loaded = load(files);
     ASSERT_TRUE(loaded) << to_text(loaded.error());

@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "constraints/catalog.h"
+#include "tests/support/paths.h"
 
 namespace ioplan {
 namespace {
@@ -57,7 +58,7 @@ class Cli : public ::testing::Test {
 
   // Runs the program without a shell, so that nothing needs quoting.
   static Ran run(const std::vector<std::string>& arguments) {
-    std::vector<std::string> words = {IOPLAN_BINARY};
+    std::vector<std::string> words = {ioplan_program()};
     words.insert(words.end(), arguments.begin(), arguments.end());
     std::vector<char*> argv;
     for (std::string& w : words) argv.push_back(w.data());
@@ -82,7 +83,7 @@ class Cli : public ::testing::Test {
     std::istringstream words(line);
     for (std::string word; words >> word;) {
       const bool example = word.find('/') != std::string::npos && !word.starts_with('/');
-      arguments.push_back(example ? std::string(IOPLAN_SOURCE_DIR) + "/examples/" + word + ".yaml" : word);
+      arguments.push_back(example ? source_folder().string() + "/examples/" + word + ".yaml" : word);
     }
     return run(arguments);
   }
@@ -309,7 +310,7 @@ TEST_F(Cli, ApplyRefusesWhatIsNotForThisHost) {
     return nlohmann::json::parse(plan)["host"]["fingerprint"].get<std::string>();
   };
   const std::string other = ran("plan -o json client-igpu/host client-igpu/vm").out;
-  const std::string name = YAML::LoadFile(std::string(IOPLAN_SOURCE_DIR) + "/examples/client-igpu/host.yaml")["name"].as<std::string>();
+  const std::string name = YAML::LoadFile(source_folder().string() + "/examples/client-igpu/host.yaml")["name"].as<std::string>();
   expect_bad(ran("apply plan.json --backend sim client-igpu/host client-igpu/vm"),
              "error: the plan was made for a host with fingerprint `" + fingerprint(text) + "`, and `" + name + "` has `" +
                  fingerprint(other) + "`\nhelp: name the host document that the plan was made from, or plan again for this host\n");
@@ -374,8 +375,8 @@ std::string on_a_terminal(std::vector<std::string> words) {
 
 TEST_F(Cli, ProgressIsForTerminals) {
   write("plan.json", ran(std::string("plan -o json") + kDrhd).out);
-  const std::string host = std::string(IOPLAN_SOURCE_DIR) + "/examples/three-drhd/host.yaml";
-  const std::string shown = on_a_terminal({IOPLAN_BINARY, "apply", "plan.json", "--backend", "sim", host});
+  const std::string host = source_folder().string() + "/examples/three-drhd/host.yaml";
+  const std::string shown = on_a_terminal({ioplan_program(), "apply", "plan.json", "--backend", "sim", host});
   EXPECT_TRUE(shown.starts_with("\r\033[Kstep 1/11")) << shown;
   EXPECT_TRUE(shown.ends_with("\r\033[K")) << "the line is wiped";
 }
@@ -419,7 +420,7 @@ struct Question {
 // Every way of planning that the examples show.
 std::vector<Question> questions() {
   std::vector<Question> found;
-  for (const auto& entry : fs::directory_iterator(fs::path(IOPLAN_SOURCE_DIR) / "examples")) {
+  for (const auto& entry : fs::directory_iterator(source_folder() / "examples")) {
     if (!entry.is_directory()) continue;
     const std::string folder = entry.path().filename().string();
     std::vector<std::string> vms, policies = {""};

@@ -25,6 +25,7 @@
 #include "engine/document/plan_document.h"
 #include "engine/planner/planner.h"
 #include "tests/support/generator.h"
+#include "tests/support/paths.h"
 
 namespace ioplan {
 namespace {
@@ -190,7 +191,7 @@ std::string read_file(const fs::path& path) {
 // Every VM of every example under every policy that lies beside it.
 TEST(Determinism, Examples) {
   std::size_t questions = 0;
-  for (const auto& folder : fs::directory_iterator(fs::path(IOPLAN_SOURCE_DIR) / "examples")) {
+  for (const auto& folder : fs::directory_iterator(source_folder() / "examples")) {
     if (!folder.is_directory()) continue;
     const std::string host = read_file(folder.path() / "host.yaml");
     std::vector<std::string> vms, policies = {""};

@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/paths.h"
+
 namespace ioplan {
 namespace {
 
@@ -27,7 +29,7 @@ struct Include {
 
 std::vector<Include> all_includes() {
   std::vector<Include> found;
-  const fs::path root = IOPLAN_SOURCE_DIR;
+  const fs::path root = source_folder();
   for (const char* room : {"engine", "constraints", "backends", "cli"}) {
     if (!fs::exists(root / room)) continue;
     for (const auto& entry : fs::recursive_directory_iterator(root / room)) {
@@ -81,7 +83,7 @@ TEST(Directions, EveryArrowPointsTheRightWay) {
   for (const Include& i : all_includes()) {
     if (!i.ours) continue;
     ++seen;
-    EXPECT_TRUE(fs::exists(fs::path(IOPLAN_SOURCE_DIR) / i.target))
+    EXPECT_TRUE(fs::exists(source_folder() / i.target))
         << i.file << " includes " << i.target << ", by no full path";
     const std::string from = room_of(i.file), to = room_of(i.target);
     if (from == to) continue;

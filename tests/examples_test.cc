@@ -20,12 +20,14 @@
 #include <string_view>
 #include <vector>
 
+#include "tests/support/paths.h"
+
 namespace ioplan {
 namespace {
 
 namespace fs = std::filesystem;
 
-const fs::path kExamples = fs::path(IOPLAN_SOURCE_DIR) / "examples";
+const fs::path kExamples = source_folder() / "examples";
 
 struct Ran {
   std::string output;
@@ -34,7 +36,7 @@ struct Ran {
 
 // A shell line, run where the user would run it. The program's own messages only: no colour, no terminal.
 Ran run(const std::string& line) {
-  const std::string shell = "cd '" IOPLAN_SOURCE_DIR "' && " + line + " 2>&1";
+  const std::string shell = "cd '" + source_folder().string() + "' && " + line + " 2>&1";
   Ran ran;
   FILE* pipe = popen(shell.c_str(), "r");
   if (pipe == nullptr) return ran;
@@ -49,11 +51,11 @@ Ran run(const std::string& line) {
 std::string program_line(std::string_view line) {
   constexpr std::string_view kPipe = "| ./dev ";
   if (const std::size_t pipe = line.find(kPipe); pipe != std::string_view::npos) {
-    return program_line(line.substr(0, pipe)) + "| '" IOPLAN_BINARY "' " + std::string(line.substr(pipe + kPipe.size()));
+    return program_line(line.substr(0, pipe)) + "| '" + ioplan_program() + "' " + std::string(line.substr(pipe + kPipe.size()));
   }
   if (line.starts_with("$ ./embed_sim ")) return "'" IOPLAN_EMBED_SIM "' " + std::string(line.substr(14));
   for (std::string_view prefix : {"$ ./dev ", "$ ioplan "}) {
-    if (line.starts_with(prefix)) return "'" IOPLAN_BINARY "' " + std::string(line.substr(prefix.size()));
+    if (line.starts_with(prefix)) return "'" + ioplan_program() + "' " + std::string(line.substr(prefix.size()));
   }
   return {};
 }
@@ -110,7 +112,7 @@ bool update() { return std::getenv("IOPLAN_UPDATE") != nullptr; }
 
 TEST(Examples, ReadmesShowWhatTheProgramPrints) {
   std::size_t commands = 0;
-  std::vector<fs::path> readmes = {fs::path(IOPLAN_SOURCE_DIR) / "README.md"};
+  std::vector<fs::path> readmes = {source_folder() / "README.md"};
   for (const fs::path& folder : example_folders()) readmes.push_back(folder / "README.md");
   for (const fs::path& file : readmes) {
     SCOPED_TRACE(file.string());
@@ -158,7 +160,7 @@ TEST(Examples, TheOrderOfFilesDoesNotMatter) {
   for (const fs::path& folder : example_folders()) {
     SCOPED_TRACE(folder.filename().string());
     const std::string base = "examples/" + folder.filename().string();
-    const std::string program = "'" IOPLAN_BINARY "' plan -o json ";
+    const std::string program = "'" + ioplan_program() + "' plan -o json ";
     const Ran one = run(program + base + "/host.yaml " + base + "/vm.yaml");
     const Ran other = run(program + base + "/vm.yaml " + base + "/host.yaml");
     EXPECT_EQ(one.exit, other.exit);
@@ -198,7 +200,7 @@ TEST(Examples, ShowWhatTheyAreFor) {
   };
   for (const Expected& e : kExpected) {
     SCOPED_TRACE(std::string(e.example) + ": " + e.files);
-    std::string line = "'" IOPLAN_BINARY "' plan -o json";
+    std::string line = "'" + ioplan_program() + "' plan -o json";
     std::istringstream names(e.files);
     for (std::string name; names >> name;) line += " examples/" + std::string(e.example) + "/" + name + ".yaml";
     const Ran ran = run(line);

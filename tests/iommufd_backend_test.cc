@@ -27,6 +27,7 @@
 #include "engine/planner/planner.h"
 #include "tests/support/fake_system.h"
 #include "tests/support/generator.h"
+#include "tests/support/paths.h"
 
 namespace ioplan::iommufd {
 namespace {
@@ -114,7 +115,7 @@ devices: [{{host: "0000:01:00.0"}}, {{host: "0000:02:00.0"}}, {{mdev: {}}}]
 
 std::vector<Case> example_cases() {
   std::vector<Case> cases;
-  const std::filesystem::path root = std::filesystem::path(IOPLAN_SOURCE_DIR) / "examples";
+  const std::filesystem::path root = source_folder() / "examples";
   std::set<std::filesystem::path> folders;
   for (const auto& entry : std::filesystem::directory_iterator(root)) {
     if (exists(entry.path() / "host.yaml") && exists(entry.path() / "vm.yaml")) folders.insert(entry.path());

@@ -27,6 +27,7 @@
 #include "engine/explain/sentence.h"
 #include "engine/planner/planner.h"
 #include "engine/solve/problem.h"
+#include "tests/support/paths.h"
 
 namespace ioplan {
 namespace {
@@ -927,7 +928,7 @@ std::string file_of(const Rule& rule) {
 }
 
 TEST(Catalog, FilesAreWhereTheNamesSay) {
-  const std::filesystem::path root = std::filesystem::path(IOPLAN_SOURCE_DIR) / "constraints" / "rules";
+  const std::filesystem::path root = source_folder() / "constraints" / "rules";
   std::set<std::string> expected;
   for (const Rule* rule : catalog()) {
     expected.insert(file_of(*rule));

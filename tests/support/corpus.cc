@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "engine/base/text.h"
+#include "tests/support/paths.h"
 
 // A record becomes a Draft, a Draft becomes text. One section for each file of the corpus; the part with the most
 // thought in it is "which unit is a device behind", because only ACPI says so outright and the logs do not print ACPI.
@@ -829,7 +830,7 @@ std::string vm_text(const Machine& machine, const std::vector<std::string>& devi
 std::optional<std::filesystem::path> root() {
   const char* named = std::getenv("IOPLAN_CORPUS");
   const std::filesystem::path path =
-      named != nullptr ? std::filesystem::path(named) : std::filesystem::path(IOPLAN_SOURCE_DIR) / "../shared/corpus";
+      named != nullptr ? std::filesystem::path(named) : source_folder() / "../shared/corpus";
   if (!std::filesystem::exists(path / "intel.yaml")) return std::nullopt;
   return path;
 }
