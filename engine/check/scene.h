@@ -47,6 +47,7 @@ struct Scene {
   std::map<std::size_t, DeviceQuantities> quantities;  // of every member of an item
 
   bool assigns(std::size_t device) const;
+  bool has_devices() const { return !entries.empty() || !mediated.empty(); }  // else it needs no IOAS
 };
 
 // Preferred needs that count as required, by VM.
