@@ -21,18 +21,21 @@ struct judge_unit {
   uint32_t firmware_updates;               /* smmuv3: what ACPI allows, as IDR0.HTTU; without effect where `device_tree` */
   uint8_t coherent, device_tree, canwbs;   /* smmuv3 */
   uint64_t page_sizes;                     /* virtio */
+  uint8_t has_input_range;
   uint64_t input_start, input_last;
 };
 
 /* The host around them: command line, processor, firmware. */
 struct judge_host {
   struct judge_unit units[JUDGE_UNITS];
+  uint8_t one_unit; /* both devices are behind the first */
   uint8_t scalable_mode, superpages_off, rwbf_quirk;              /* intel */
   uint8_t v2_tables, nohugepages, v2_page_sizes_only, wants_snp;  /* amd */
   uint8_t la57, hatdis;
   uint32_t ivinfo;                                                /* amd: IVRS IVinfo */
   uint64_t page_size;
   uint32_t va_bits;                                               /* arm64 */
+  uint8_t known_by_boot_log; /* smmuv3: what our document states; nothing to the kernel */
 };
 
 /* What the driver makes of a device. */
@@ -46,7 +49,7 @@ struct judge_device {
 /* What HWPT_ALLOC made: an errno, or the attributes. */
 struct judge_hwpt {
   int error;
-  uint32_t stage, levels, address_bits;
+  uint32_t stage, levels, address_bits; /* address_bits: 0 where the driver has no such number */
   uint64_t aperture_start, aperture_last, page_sizes;
   uint8_t dirty_tracking, nest_parent, enforce_cache_coherency, coherent_walk, sync_map, takes_read_only;
 };

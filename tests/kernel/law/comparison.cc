@@ -71,7 +71,7 @@ void Comparison::compare_allocation(unsigned unit, std::uint8_t flags) {
 void Comparison::compare_attributes(const HwptQuantities& ours, const judge_hwpt& theirs) {
   expect("stage", ours[HwptQ::stage], theirs.stage);
   expect("levels", ours[HwptQ::levels], theirs.levels);
-  expect("address_bits", ours[HwptQ::address_bits], theirs.address_bits);
+  if (theirs.address_bits != 0) expect("address_bits", ours[HwptQ::address_bits], theirs.address_bits);
   expect("aperture_start", ours[HwptQ::aperture_start], theirs.aperture_start);
   expect("aperture_last", ours[HwptQ::aperture_last], theirs.aperture_last);
   expect("page_sizes", ours[HwptQ::page_sizes], theirs.page_sizes);

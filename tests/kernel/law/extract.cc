@@ -116,6 +116,11 @@ struct Piece {
 
 bool is_tag_keyword(std::string_view word) { return word == "struct" || word == "union" || word == "enum"; }
 
+// Words that may stand behind a variable's name.
+bool is_section(std::string_view word) {
+  return word == "__initdata" || word == "__initconst" || word == "__ro_after_init" || word == "__read_mostly";
+}
+
 class Parser {
  public:
   Parser(std::string file, std::string text) : file_(std::move(file)), text_(std::move(text)), scanner_(text_) {}
@@ -221,8 +226,9 @@ class Parser {
     } else if (paren < equals && paren > 0 && paren < tokens.size()) {
       add(Piece::prototype, {word(paren - 1)}, start, last);
     } else {
-      const std::size_t name = std::min({equals, bracket, tokens.size() - 1});
-      if (name > 0 && name < tokens.size()) add(Piece::variable, {word(name - 1)}, start, last);
+      std::size_t name = std::min({equals, bracket, tokens.size() - 1});
+      while (name > 1 && is_section(word(name - 1))) --name;
+      if (name > 0) add(Piece::variable, {word(name - 1)}, start, last);
     }
   }
 

@@ -18,6 +18,9 @@ std::uint64_t Draw::flip(std::uint64_t value, std::uint64_t which, unsigned most
 
 std::unique_ptr<Hosts> hosts_of(std::string_view driver, std::span<const Unit> real) {
   if (driver == "intel") return intel_hosts(real);
+  if (driver == "amd") return amd_hosts(real);
+  if (driver == "smmuv3") return smmuv3_hosts(real);
+  if (driver == "virtio") return virtio_hosts();
   return nullptr;
 }
 
@@ -33,7 +36,7 @@ std::vector<Unit> real_units() {
   return units;
 }
 
-Host host_of_two(Arch arch, Driver driver) {
+Host host_of_two(Arch arch, Driver driver, const judge_host& kernel) {
   Host host;
   host.kernel.arch = arch;
   for (unsigned i = 0; i < JUDGE_UNITS + 1; ++i) {
@@ -41,7 +44,7 @@ Host host_of_two(Arch arch, Driver driver) {
     host.units.push_back({.id = fmt::format("u{}", i), .driver = foreign ? Driver::mock : driver, .facts = {}});
     Device device;
     device.id = fmt::format("d{}", i);
-    device.unit = UnitIndex(i);
+    device.unit = UnitIndex(i == 1 && kernel.one_unit != 0 ? 0 : i);
     device.group = i;
     host.devices.push_back(std::move(device));
   }
@@ -60,6 +63,7 @@ std::string describe_host(std::string_view driver, const judge_host& host) {
                        u.idr0, u.idr1, u.idr3, u.idr5, u.iidr, u.coherent, u.firmware_updates, u.device_tree, u.canwbs);
   };
   for (unsigned i = 0; i < JUDGE_UNITS; ++i) text += fmt::format("unit {} {}, ", i, unit_text(host.units[i]));
+  if (host.one_unit != 0) text += "both devices behind unit 0, ";
   if (driver == "intel") {
     return text + fmt::format("sm {} sp_off {} rwbf_quirk {}", host.scalable_mode, host.superpages_off, host.rwbf_quirk);
   }
@@ -67,7 +71,8 @@ std::string describe_host(std::string_view driver, const judge_host& host) {
     return text + fmt::format("v2 {} nohugepages {} v2_pgsizes {} snp {} la57 {} ivinfo {:#x}", host.v2_tables,
                               host.nohugepages, host.v2_page_sizes_only, host.wants_snp, host.la57, host.ivinfo);
   }
-  return text + fmt::format("page size {:#x} va_bits {}", host.page_size, host.va_bits);
+  return text + fmt::format("page size {:#x} va_bits {} boot log {}", host.page_size, host.va_bits,
+                            host.known_by_boot_log);
 }
 
 }  // namespace ioplan::judged

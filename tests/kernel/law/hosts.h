@@ -48,14 +48,14 @@ struct Hosts {
 std::unique_ptr<Hosts> intel_hosts(std::span<const Unit> real);
 std::unique_ptr<Hosts> amd_hosts(std::span<const Unit> real);
 std::unique_ptr<Hosts> smmuv3_hosts(std::span<const Unit> real);
-std::unique_ptr<Hosts> virtio_hosts(std::span<const Unit> real);
+std::unique_ptr<Hosts> virtio_hosts();
 std::unique_ptr<Hosts> hosts_of(std::string_view driver, std::span<const Unit> real);
 
 // The units of every machine of the corpus; none when it is not there.
 std::vector<Unit> real_units();
 
 // Two units of this driver with nothing stated, a device behind each, and a device of the mock driver.
-Host host_of_two(Arch arch, Driver driver);
+Host host_of_two(Arch arch, Driver driver, const judge_host& kernel);
 
 // The registers and options of a drawn host that its driver reads, one line.
 std::string describe_host(std::string_view driver, const judge_host& host);

@@ -33,6 +33,7 @@ class IntelHosts final : public Hosts {
 
   judge_host draw(Draw& draw) const override {
     judge_host host{};
+    host.one_unit = draw.one_in(16);
     host.scalable_mode = !draw.one_in(4);
     host.superpages_off = draw.one_in(32);
     host.rwbf_quirk = draw.one_in(32);
@@ -46,7 +47,7 @@ class IntelHosts final : public Hosts {
   }
 
   Host ours(const judge_host& kernel, const std::array<judge_device, JUDGE_UNITS>&) const override {
-    Host host = host_of_two(Arch::x86_64, Driver::intel);
+    Host host = host_of_two(Arch::x86_64, Driver::intel, kernel);
     host.kernel.facts[KernelFact::intel_iommu_sm] = kernel.scalable_mode;
     host.kernel.facts[KernelFact::intel_iommu_sp_off] = kernel.superpages_off;
     for (unsigned i = 0; i < JUDGE_UNITS; ++i) {

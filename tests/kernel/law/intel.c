@@ -30,7 +30,7 @@ static void boot(const struct judge_host *host) {
     iommus[i].cap = host->units[i].cap;
     iommus[i].ecap = host->units[i].ecap;
     judge_place(i, &intel_iommu_ops, &infos[i]);
-    infos[i] = (struct device_domain_info){.iommu = &iommus[i], .dev = &judge_machines[i].device};
+    infos[i] = (struct device_domain_info){.iommu = &iommus[host->one_unit ? 0 : i], .dev = &judge_machines[i].device};
   }
 }
 

@@ -38,6 +38,7 @@ typedef uint32_t u32, __u32;
 typedef int32_t s32, __s32;
 typedef int64_t s64, __s64;
 typedef unsigned long long u64, __u64;
+typedef unsigned __int128 u128;
 typedef u16 __le16;
 typedef u32 __le32;
 typedef u64 __le64, __aligned_u64, phys_addr_t, dma_addr_t;
@@ -59,6 +60,8 @@ typedef unsigned int gfp_t;
 #define SZ_1G 0x40000000UL
 #define SZ_512G 0x8000000000UL
 #define SZ_256T 0x1000000000000UL
+#define SMP_CACHE_BYTES 64
+#define MAX_PAGE_ORDER 10
 extern unsigned long judge_page_size;
 #define PAGE_SIZE judge_page_size
 #define PAGE_MASK (~(judge_page_size - 1))
@@ -131,6 +134,9 @@ extern unsigned long judge_page_size;
 #define le64_to_cpu(x) (x)
 #define EXPORT_SYMBOL_GPL(name)
 #define EXPORT_SYMBOL_NS_GPL(name, space)
+#define EXPORT_SYMBOL(name)
+#define EXPORT_SYMBOL_IF_KUNIT(name)
+#define VISIBLE_IF_KUNIT static
 #define MODULE_LICENSE(text)
 #define MODULE_DESCRIPTION(text)
 #define MODULE_IMPORT_NS(space)
@@ -155,6 +161,7 @@ bool judge_warning(bool happened, const char *condition, const char *function);
 #define pr_warn(...) ((void)0)
 #define pr_warn_once(...) ((void)0)
 #define pr_info(...) ((void)0)
+#define pr_notice(...) ((void)0)
 #define pr_err_ratelimited(...) ((void)0)
 #define trace_attach_device_to_domain(device) ((void)0)
 
@@ -183,6 +190,7 @@ struct rw_semaphore {
 #define dma_wmb() ((void)0)
 #define barrier() ((void)0)
 #define data_race(x) (x)
+#define rcu_dereference_protected(p, condition) (p)
 #define rcu_assign_pointer(p, value) ((p) = (value))
 #define judge_exchange(p, expected, value) (*(p) == *(expected) ? (*(p) = (value), true) : (*(expected) = *(p), false))
 #define try_cmpxchg64(p, expected, value) judge_exchange(p, expected, value)
@@ -193,6 +201,7 @@ struct rw_semaphore {
 #define refcount_inc(a) ((a)->counter++)
 #define refcount_set(a, value) ((a)->counter = (value))
 #define spin_lock_init(lock) ((void)(lock))
+#define rwlock_init(lock) ((void)(lock))
 #define spin_lock(lock) ((void)(lock))
 #define spin_unlock(lock) ((void)(lock))
 #define spin_lock_irqsave(lock, flags) ((void)(lock), (flags) = 0)
@@ -211,7 +220,10 @@ struct rw_semaphore {
 #define NUMA_NO_NODE (-1)
 #define dev_to_node(dev) NUMA_NO_NODE
 #define kfree(p) free((void *)(p))
+#define struct_size(object, member, count) (sizeof(*(object)) + (count) * sizeof((object)->member[0]))
+#define kzalloc(size, gfp) calloc(1, size)
 #define kzalloc_obj(object, ...) calloc(1, sizeof(object))
+#define kvzalloc_objs(object, count) calloc(count, sizeof(object))
 #define kmalloc_obj(object, ...) calloc(1, sizeof(object))
 #define virt_to_phys(p) ((phys_addr_t)(uintptr_t)(p))
 #define __va(p) ((void *)(uintptr_t)(p))
@@ -253,9 +265,12 @@ struct xarray {
   int unused;
 };
 #define xa_init(xarray) ((void)(xarray))
+#define xa_alloc(xarray, id, entry, limit, gfp) ((void)(*(id) = 1), 0)
+#define xa_erase(xarray, id) ((void)(xarray))
 struct ida {
   int unused;
 };
+#define ida_init(ida) ((void)(ida))
 #define ida_alloc_range(ida, first, last, gfp) ((int)(first))
 #define ida_free(ida, id) ((void)(ida))
 struct completion {
@@ -271,6 +286,15 @@ struct maple_tree {
   int unused;
 };
 struct wait_queue_head {
+  int unused;
+};
+struct llist_head {
+  int unused;
+};
+struct llist_node {
+  int unused;
+};
+struct ratelimit_state {
   int unused;
 };
 struct pmu {
@@ -302,7 +326,10 @@ struct dev_iommu;
 struct iommu_group;
 struct fwnode_handle;
 struct bus_type;
+struct attribute_group;
 struct device {
+  struct device *parent;
+  const struct bus_type *bus;
   struct dev_iommu *iommu;
   struct iommu_group *iommu_group;
   void *of_node;
