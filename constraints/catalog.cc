@@ -2,10 +2,12 @@
 
 #include "constraints/rules/allocation/alloc_dirty_tracking.h"
 #include "constraints/rules/allocation/alloc_flag_combination.h"
+#include "constraints/rules/allocation/alloc_levels.h"
 #include "constraints/rules/allocation/alloc_nest_parent.h"
 #include "constraints/rules/allocation/alloc_pasid.h"
 #include "constraints/rules/allocation/alloc_stage_1.h"
 #include "constraints/rules/allocation/alloc_stage_2.h"
+#include "constraints/rules/allocation/alloc_table.h"
 #include "constraints/rules/allocation/alloc_width.h"
 #include "constraints/rules/allocation/riscv_alloc_svpbmt.h"
 #include "constraints/rules/allocation/virtio_alloc_granule.h"
@@ -92,6 +94,8 @@ constexpr const Rule* kCatalog[] = {
     &rules::alloc_stage_1,
     &rules::alloc_stage_2,
     &rules::alloc_width,
+    &rules::alloc_levels,
+    &rules::alloc_table,
     &rules::virtio_alloc_granule,
     &rules::riscv_alloc_svpbmt,
     &rules::ioas_aperture,

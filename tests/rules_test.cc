@@ -42,7 +42,7 @@ constexpr std::uint64_t kRwbf = bit_of(4), kCm = bit_of(7), kSs2m = bit_of(34), 
 constexpr std::uint64_t kC = bit_of(0), kSc = bit_of(7), kNest = bit_of(26), kPss20 = std::uint64_t{19} << 35,
                         kPasidCap = bit_of(40), kSmts = bit_of(43), kSsads = bit_of(45), kSsts = bit_of(46),
                         kFsts = bit_of(47), kSmpwc = bit_of(48);
-constexpr std::uint64_t k3Levels = 2, k4Levels = 4, k5Levels = 8;
+constexpr std::uint64_t k3Levels = 2, k4Levels = 4, k5Levels = 8, k6Levels = 16;
 
 constexpr std::uint64_t cap(unsigned mgaw, std::uint64_t sagaw, std::uint64_t more) {
   return std::uint64_t{mgaw - 1} << 16 | sagaw << 8 | more;
@@ -60,6 +60,7 @@ std::string intel(std::uint64_t cap_reg, std::uint64_t ecap) {
 // AMD-Vi: PPR, GT, GIOSUP, EPHSUP and HDSUP of EFR; GCR3TRPMODE of EFR2.
 constexpr std::uint64_t kPpr = bit_of(1), kGt = bit_of(4), kGiosup = bit_of(48), kEphsup = bit_of(50),
                         kHdsup = bit_of(52);
+constexpr std::uint64_t kHats6 = 2 << 10;  // six levels: 66 bits
 constexpr std::uint64_t kGcr3 = bit_of(3);
 constexpr std::uint64_t kEfr = kPpr | kGt | kGiosup | kEphsup | kHdsup | std::uint64_t{7} << 32;
 
@@ -300,11 +301,26 @@ std::vector<Case> cases() {
       {.rule = "alloc.width",
        .holds = false,
        .a = intel(cap(30, k3Levels, 0), kLegacy),
-       .says = "ua reports no usable address width or page size for a"},
+       .says = "ua reports no usable address width for a"},
       {.rule = "alloc.width",
        .holds = false,
+       .a = amd(kEfr | kHats6) + ", va_size: 65",
+       .says = "ua reports no usable address width for a"},
+      {.rule = "alloc.levels", .holds = true, .a = legacy},
+      {.rule = "alloc.levels",
+       .holds = false,
+       .a = intel(cap(48, k6Levels, 0), kLegacy),
+       .says = "ua asks for tables of 6 levels for a, which do not exist"},
+      {.rule = "alloc.table", .holds = true, .a = legacy},
+      {.rule = "alloc.table",
+       .holds = false,
        .a = smmuv3(kS1p, kOas48),
-       .says = "ua reports no usable address width or page size for a"},
+       .says = "ua reports no page size that a table for a could use"},
+      {.rule = "alloc.table",
+       .holds = false,
+       .a = intel(cap(44, k5Levels, 0), kLegacy),
+       .says = "ua reports no page size that a table for a could use"},
+      {.rule = "alloc.table", .holds = true, .a = intel(cap(45, k5Levels, 0), kLegacy)},
       {.rule = "virtio.alloc.granule", .holds = true, .a = virtio(kAllPages)},
       {.rule = "virtio.alloc.granule",
        .holds = false,

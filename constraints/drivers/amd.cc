@@ -36,8 +36,8 @@ struct Features {
 StageTables host_tables(const Host& host, const Unit& unit, const Features& f) {
   const Facts<KernelFact>& kernel = host.kernel.facts;
   const std::uint64_t limit = (f.hats() + 3) * 9 + 21;
-  const auto width = static_cast<unsigned>(std::min({unit.facts.value_or_stock(UnitFact::va_size), limit,
-                                                     std::uint64_t{64}}));
+  const auto wanted = static_cast<unsigned>(std::min(unit.facts.value_or_stock(UnitFact::va_size), limit));
+  const unsigned width = wanted > 64 ? 0 : wanted;  // no table spans more than 64 bits
   std::uint64_t pages = last_of_width(52) & ~last_of_width(12) & ~(std::uint64_t{1} << 39);
   if (kernel.value_or_stock(KernelFact::amd_iommu_v2_pgsizes_only) != 0) pages = k4K | k2M | k1G;
   if (kernel.value_or_stock(KernelFact::amd_iommu_nohugepages) != 0) pages = k4K;

@@ -51,6 +51,13 @@ std::uint64_t second_stage_pages(const Registers& r) {
   return k4K | (bit(r.cap, 34) ? k2M : 0) | (bit(r.cap, 35) ? k1G : 0);
 }
 
+// Linux makes the root as large as the address width needs. Where that is less than a byte, because the root's level lies
+// above the width, it asks for gigabytes (generic_pt's pt_top_memsize_lg2) and gets no table.
+std::uint64_t pages_of(unsigned levels, unsigned address_bits, std::uint64_t pages) {
+  const unsigned root_entry_lg2 = levels == 0 ? 0 : 12 + 9 * (levels - 1);
+  return address_bits + 3 < root_entry_lg2 ? 0 : fitting_page_sizes(pages, address_bits);
+}
+
 StageTables first_stage(const Registers& r) {
   const bool five = r.mgaw() > 48 && r.five_levels();
   const unsigned width = five ? std::min(57U, r.mgaw()) : std::min(48U, r.mgaw());
@@ -59,13 +66,13 @@ StageTables first_stage(const Registers& r) {
           .levels = five ? 5U : 4U,
           .bits = width,
           .aperture = {0, last_of_width(width - 1)},  // sign-extended: the lower half
-          .page_sizes = fitting_page_sizes(first_stage_pages(r), width),
+          .page_sizes = pages_of(five ? 5 : 4, width, first_stage_pages(r)),
           .coherent_walk = r.walk_snoops(),
           .sync_map = r.write_buffer()};
 }
 
-// The kernel compares SAGAW as a number and takes the lowest supported level above the wanted one, if there is one; tables
-// of six levels, which reserved bits of SAGAW would ask for, do not exist.
+// The kernel compares SAGAW as a number and takes the lowest supported level above the wanted one, if there is one, even
+// where a reserved bit of SAGAW asks for six.
 struct SecondStageShape {
   unsigned bits = 0;
   unsigned levels = 0;
@@ -83,7 +90,7 @@ SecondStageShape second_stage_shape(unsigned mgaw, unsigned sagaw) {
   } else if (mgaw > 30 && sagaw >= 2) {
     shape = {std::min(39U, mgaw), levels_above(3)};
   }
-  return shape.levels <= 5 ? shape : SecondStageShape{};
+  return shape;
 }
 
 StageTables second_stage(const Registers& r) {
@@ -93,7 +100,7 @@ StageTables second_stage(const Registers& r) {
           .levels = shape.levels,
           .bits = shape.bits,
           .aperture = {0, last_of_width(shape.bits)},
-          .page_sizes = fitting_page_sizes(second_stage_pages(r), shape.bits),
+          .page_sizes = pages_of(shape.levels, shape.bits, second_stage_pages(r)),
           .coherent_walk = r.page_walk_coherent(),
           .sync_map = r.write_buffer() || r.caching_mode()};
 }

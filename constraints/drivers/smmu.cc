@@ -60,8 +60,10 @@ unsigned lpae_levels(unsigned address_bits, std::uint64_t granule, unsigned stag
 StageTables lpae_tables(unsigned stage, bool available, std::uint64_t page_sizes, std::uint64_t kernel_page,
                         unsigned input_bits, unsigned output_bits) {
   const Regime regime = translation_regime(page_sizes, kernel_page, output_bits);
-  const unsigned width = std::min(input_bits, regime.max_bits);
-  if (regime.granule == 0 || width == 0) return {.available = available, .format = PageTableFormat::arm_lpae};
+  const unsigned width = regime.granule == 0 ? input_bits : std::min(input_bits, regime.max_bits);
+  if (regime.granule == 0 || width == 0) {
+    return {.available = available, .format = PageTableFormat::arm_lpae, .bits = width};
+  }
   return {.available = available,
           .format = PageTableFormat::arm_lpae,
           .levels = lpae_levels(width, regime.granule, stage),

@@ -22,9 +22,9 @@ unsigned kernel_flags(std::uint8_t flags) {
 
 }  // namespace
 
-Comparison::Comparison(const judge& kernel, const Law& law, std::vector<const Rule*> rules, OurHost our_host)
-    : kernel_(kernel), law_(law), our_host_(std::move(our_host)) {
-  for (const Rule* rule : rules) rules_[static_cast<std::size_t>(rule->phase)].push_back(rule);
+Comparison::Comparison(const judge& kernel, LawUnderTest law, OurHost our_host)
+    : kernel_(kernel), law_(std::move(law)), our_host_(std::move(our_host)) {
+  for (const auto& rule : law_.rules) rules_[static_cast<std::size_t>(rule->phase)].push_back(rule.get());
 }
 
 void Comparison::compare(const judge_host& host) {
@@ -37,7 +37,7 @@ void Comparison::compare(const judge_host& host) {
 
   const Host ours = our_host_(host, booted);
   devices_.clear();
-  for (std::size_t i = 0; i < ours.devices.size(); ++i) devices_.push_back(law_.describe(ours, DeviceIndex(i)));
+  for (std::size_t i = 0; i < ours.devices.size(); ++i) devices_.push_back(law_.law->describe(ours, DeviceIndex(i)));
   for (unsigned unit = 0; unit < JUDGE_UNITS; ++unit) {
     compare_capabilities(unit, booted[unit]);
     for (std::uint8_t flags = 0; flags < kHwptFlagSets; ++flags) compare_allocation(unit, flags);
@@ -57,7 +57,7 @@ void Comparison::compare_allocation(unsigned unit, std::uint8_t flags) {
   ++outcome_.allocations;
   allocator_ = target_ = unit;
   flags_ = flags;
-  const HwptQuantities ours = law_.allocate(devices_[unit], flags);
+  const HwptQuantities ours = law_.law->allocate(devices_[unit], flags);
   judge_hwpt theirs{};
   kernel_.allocate(unit, kernel_flags(flags), &theirs);
   const Verdict verdict = judge_by(Phase::allocation, ours, devices_[unit]);

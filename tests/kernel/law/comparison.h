@@ -11,9 +11,11 @@
 //   capable      the three capabilities that iommufd asks for are equal
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +29,18 @@ namespace ioplan::judged {
 struct Tally {
   std::uint64_t accepted = 0;
   std::uint64_t refused_alone = 0;
+
+  Tally& operator+=(const Tally& other) {
+    accepted += other.accepted;
+    refused_alone += other.refused_alone;
+    return *this;
+  }
+};
+
+// A law and the rules to ask: ours, or one that is wrong on purpose (mutants.h).
+struct LawUnderTest {
+  std::shared_ptr<const Law> law;
+  std::vector<std::shared_ptr<const Rule>> rules;
 };
 
 struct Outcome {
@@ -42,8 +56,8 @@ using OurHost = std::function<Host(const judge_host& kernel, const std::array<ju
 
 class Comparison {
  public:
-  // `rules`: normally law.rules(); fewer, or others, to show that the comparison notices. All three outlive this.
-  Comparison(const judge& kernel, const Law& law, std::vector<const Rule*> rules, OurHost our_host);
+  // `kernel` outlives this.
+  Comparison(const judge& kernel, LawUnderTest law, OurHost our_host);
 
   void compare(const judge_host& host);
   const Outcome& outcome() const { return outcome_; }
@@ -63,7 +77,7 @@ class Comparison {
   std::string situation() const;
 
   const judge& kernel_;
-  const Law& law_;
+  LawUnderTest law_;
   std::array<std::vector<const Rule*>, kPhaseNames.size()> rules_;
   OurHost our_host_;
   std::vector<DeviceQuantities> devices_;

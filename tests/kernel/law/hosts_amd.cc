@@ -70,8 +70,9 @@ class AmdHosts final : public Hosts {
   }
 
  private:
+  // 0: not stated. Below 14 bits not even the smallest page fits, and iommufd meets a HWPT without page sizes.
   static std::uint64_t va_size(Draw& draw) {
-    if (draw.one_in(8)) return draw.below(128);
+    if (draw.one_in(8)) return 14 + draw.below(114);
     return draw.of({0, 0, 32, 40, 48, 57, 64});
   }
 

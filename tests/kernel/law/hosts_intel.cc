@@ -61,16 +61,26 @@ class IntelHosts final : public Hosts {
 
  private:
   Registers one(Draw& draw) const {
-    if (draw.one_in(3)) return {draw.bits(), draw.bits()};
+    if (draw.one_in(3)) return narrowed({draw.bits(), draw.bits()}, draw);
     return near(draw, draw.of(std::span<const Registers>(registers_)), 4);
   }
 
-  // A width of address tables is a field: changed as one, to what hardware has.
+  // The widths are fields: changed as one, to what hardware has.
   static Registers near(Draw& draw, Registers r, unsigned most) {
     r.cap = draw.flip(r.cap, kCapRead & ~(kSagaw | kMgaw), most);
     r.ecap = draw.flip(r.ecap, kEcapRead, most);
     if (draw.one_in(4)) r.cap = (r.cap & ~kMgaw) | draw.of({38, 41, 45, 47, 51, 56, 63}) << 16;
     if (draw.one_in(4)) r.cap = (r.cap & ~kSagaw) | draw.of({1, 2, 4, 6, 8, 12, 14, 16}) << 8;
+    return r;
+  }
+
+  // Below 36 bits Linux shifts by a negative number where a root lies above the width (pt_top_memsize_lg2): what comes out
+  // is the compiler's choice, and no hardware is like that. Not above 30 bits there are no second-stage tables at all, and
+  // units without ECAP.FSTS can be asked.
+  static Registers narrowed(Registers r, Draw& draw) {
+    const std::uint64_t mgaw = (r.cap & kMgaw) >> 16;
+    if (mgaw < 30) r.ecap &= ~bit_of(47);
+    if (mgaw >= 30 && mgaw < 35) r.cap = (r.cap & ~kMgaw) | (35 + draw.below(29)) << 16;
     return r;
   }
 
