@@ -11,6 +11,8 @@ extract=$1 source=$(cd "$2" && pwd) folder=$3
 shift 3
 [ $# -gt 0 ] || set -- intel amd smmuv3 virtio
 here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$folder"
+folder=$(cd "$folder" && pwd)
 include=$folder/include
 rm -rf "$include"
 mkdir -p "$include/linux"
@@ -57,6 +59,7 @@ build_driver() {
   gcc -shared -Wl,-z,defs -o "$folder/$driver.so" "$folder/$driver.o" "$folder/pages.o" "$@"
 }
 
+echo "law: Linux $(sed -n 's/^\(VERSION\|PATCHLEVEL\|SUBLEVEL\) = //p' "$source/Makefile" | paste -sd .), $source" >&2
 build_common
 for driver in "$@"; do
   case $driver in

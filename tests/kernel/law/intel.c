@@ -6,6 +6,10 @@
 
 struct intel_iommu;
 
+/* What the command line sets elsewhere. */
+static bool iommu_dma_forcedac;
+#define iommu_set_dma_strict() ((void)0)
+
 #define dev_is_pci(dev) true
 #define pci_real_dma_dev(pdev) (pdev)
 #define to_pci_dev(dev) ((struct pci_dev *)(dev))
@@ -21,10 +25,13 @@ static struct intel_iommu iommus[JUDGE_UNITS];
 static struct device_domain_info infos[JUDGE_UNITS];
 
 static void boot(const struct judge_host *host) {
+  char options[32];
   judge_forget_hwpt();
-  intel_iommu_sm = host->scalable_mode;
-  intel_iommu_superpage = !host->superpages_off;
+  intel_iommu_superpage = 1;
   rwbf_quirk = host->rwbf_quirk;
+  snprintf(options, sizeof(options), "on,%s,%s", host->scalable_mode ? "sm_on" : "sm_off",
+           host->superpages_off ? "sp_off" : "");
+  intel_iommu_setup(options);
   judge_place_foreign();
   for (unsigned i = 0; i < JUDGE_UNITS; ++i) {
     iommus[i].cap = host->units[i].cap;
