@@ -122,9 +122,13 @@ TEST(Intel, SecondStageShapesByHand) {
       {52, 8, 5, 52},  {64, 8, 5, 57},  {64, 4, 4, 48},  {49, 8, 5, 49}, {48, 4, 4, 48},  {48, 6, 4, 48},
       {48, 8, 5, 48},  {48, 12, 5, 48},  // not the smallest: five where five exist
       {48, 14, 5, 48}, {48, 10, 5, 48}, {48, 2, 3, 39},  {46, 4, 4, 46}, {46, 12, 5, 46}, {40, 4, 4, 40},
-      {40, 2, 3, 39},  {39, 2, 3, 39},  {39, 4, 4, 39},  {39, 8, 5, 39}, {39, 6, 4, 39},  {39, 10, 5, 39},
-      {39, 12, 4, 39}, {39, 14, 4, 39}, {36, 2, 3, 36},  {36, 6, 4, 36}, {31, 2, 3, 31},  {31, 4, 4, 31},
-      {31, 8, 5, 31},  {30, 2, 0, 0},   {30, 14, 0, 0},  {39, 1, 0, 0},  {39, 0, 0, 0},   {1, 4, 0, 0},
+      {40, 2, 3, 39},  {39, 2, 3, 39},  {39, 4, 4, 39},  {39, 6, 4, 39}, {39, 12, 4, 39}, {39, 14, 4, 39},
+      {36, 2, 3, 36},  {36, 6, 4, 36}, {31, 2, 3, 31},   {30, 2, 0, 0},  {30, 14, 0, 0},  {39, 1, 0, 0},
+      {39, 0, 0, 0},   {1, 4, 0, 0},
+      // An entry of the root would span more than eight times the width.
+      {39, 8, 0, 0},   {39, 10, 0, 0},  {44, 12, 0, 0},  {45, 12, 5, 45}, {35, 4, 0, 0},  {31, 4, 0, 0},
+      // Six levels, which a reserved bit asks for.
+      {48, 16, 0, 0},  {39, 18, 0, 0},  {57, 16, 5, 57},
   };
   for (const Shape& s : kShapes) {
     SCOPED_TRACE(fmt::format("MGAW {} SAGAW {:#x}", s.mgaw, s.sagaw));
@@ -174,7 +178,8 @@ TEST(Intel, FirstStageWidths) {
       {intel(57, 12, kFs1g, kEcap), "", 0, fs(4, 48)},        // no FS5LP
       {intel(39, 2, kFs1g, kEcap), "", 0, fs(4, 39)},         // SAGAW says nothing about the first stage
       {intel(39, 2, 0, kEcap), "", 0, fs(4, 39, small)},      // no FS1GP
-      {intel(31, 2, kFs1g, kEcap), "", 0, fs(4, 31, small)},  // 1GiB is half the space
+      {intel(36, 2, kFs1g, kEcap), "", 0, fs(4, 36)},
+      {intel(35, 2, kFs1g, kEcap), "", 0, std::nullopt},  // an entry of the root would span more than eight times that
       {intel(48, 4, kFs1g | k2m | k1g, kEcap), "intel_iommu_sp_off: true", 0, fs(4, 48, 4 * kKiB)},
       {intel(48, 4, kFs1g, kEcap), "", kPasid, fs(4, 48)},
   });

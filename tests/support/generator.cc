@@ -162,7 +162,7 @@ class Generator {
     hats_ = dice_.chance(6) ? 3 : dice_.below(3);
     va_size_ = dice_.chance(60) ? 0 : dice_.one_of<std::uint64_t>({48, 64, 52, 40});
     sagaw_ = dice_.one_of<std::uint64_t>({4, 4, 6, 12, 14, 2, 8, 10});
-    mgaw_ = dice_.one_of<std::uint64_t>({39, 48, 48, 57, 46, 42});
+    mgaw_ = dice_.one_of<std::uint64_t>({39, 48, 48, 57, 46, 45});
     for (Driver d : drivers_) {
       std::size_t count = 1 + dice_.index(drivers_.size() > 1 ? 2 : 4);
       if (d == Driver::mock) count = 1;

@@ -278,15 +278,20 @@ struct Shape {
   unsigned levels = 0, vasz = 0;
 };
 
-// compute_vasz_lg2_ss: not the smallest level. SAGAW bits: 1 = 3 levels, 2 = 4, 3 = 5.
+// compute_vasz_lg2_ss: not the smallest level. SAGAW bits: 1 = 3 levels, 2 = 4, 3 = 5; 4 is reserved, and asks for 6.
 std::optional<Shape> intel_second_stage_shape(const Intel& u) {
   if (u.mgaw > 48 && u.sagaw >= 8) return Shape{5, std::min(57U, u.mgaw)};
-  if (u.mgaw > 39 && u.sagaw >= 4) return Shape{(u.sagaw & 8) != 0 ? 5U : 4U, std::min(48U, u.mgaw)};
+  if (u.mgaw > 39 && u.sagaw >= 4) {
+    return Shape{(u.sagaw & 8) != 0 ? 5U : (u.sagaw & 16) != 0 ? 6U : 4U, std::min(48U, u.mgaw)};
+  }
   if (u.mgaw > 30 && u.sagaw >= 2) {
-    return Shape{(u.sagaw & 4) != 0 ? 4U : (u.sagaw & 8) != 0 ? 5U : 3U, std::min(39U, u.mgaw)};
+    return Shape{(u.sagaw & 4) != 0 ? 4U : (u.sagaw & 8) != 0 ? 5U : (u.sagaw & 16) != 0 ? 6U : 3U, std::min(39U, u.mgaw)};
   }
   return std::nullopt;
 }
+
+// generic_pt makes at most five levels, and a root of at least a byte (8 bytes an entry): tests/kernel/law.
+bool intel_makes(const Table& t) { return t.levels <= 5 && t.address_bits + 3 >= 12 + 9 * (t.levels - 1); }
 
 std::optional<Table> intel_second_stage(const Intel& u, std::uint8_t flags) {
   if ((flags & kNestParent) != 0 && !u.nested) return std::nullopt;
@@ -310,7 +315,7 @@ std::optional<Table> intel_allocate(const Host& host, const Unit& unit, std::uin
   const Intel u(host, unit);
   auto t = intel_first_stage(u, flags);
   if (!t) t = intel_second_stage(u, flags);
-  if (!t) return std::nullopt;
+  if (!t || !intel_makes(*t)) return std::nullopt;
   t->page_sizes = without_too_large(t->page_sizes, t->address_bits);
   t->enforces = u.sc;  // KR 1.4, 6: decided by the allocating device
   return t;
@@ -374,6 +379,7 @@ std::optional<Table> amd_v1(const Host& host, const Unit& unit) {
   t.grows = true;
   const unsigned of_hats = (amd.hats + 3) * 9 + 21;
   t.address_bits = std::min(static_cast<unsigned>(of_unit(unit, UnitFact::va_size)), of_hats);
+  if (t.address_bits > 64) return std::nullopt;
   t.aperture = {0, last_of_width(t.address_bits)};
   const std::uint64_t all = (last_of_width(52) & ~last_of_width(12)) & ~pow2(39);
   t.page_sizes = without_too_large(all, t.address_bits);
