@@ -3,7 +3,7 @@
 #
 #   build.sh EXTRACT SOURCE_TREE FOLDER [DRIVER...]      -> FOLDER/DRIVER.so
 #
-# EXTRACT is the program of extract.cc. What it makes is part of Linux and stays in FOLDER, which is the user's own build
+# EXTRACT is the program of extract/main.cc. What it makes is part of Linux and stays in FOLDER, which is the user's own build
 # directory. A function that is not there any more, or does not compile, ends this with its name and the kernel's file.
 set -euo pipefail
 
@@ -11,14 +11,16 @@ extract=$1 source=$(cd "$2" && pwd) folder=$3
 shift 3
 [ $# -gt 0 ] || set -- intel amd smmuv3 virtio
 here=$(cd "$(dirname "$0")" && pwd)
+shims=$here/linux
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 include=$folder/include
 rm -rf "$include"
 mkdir -p "$include/linux"
 
-compile() { gcc -std=gnu11 -O2 -fPIC -Wall -Wno-unused -Wno-maybe-uninitialized -Werror -I"$include" -I"$folder" -I"$here" \
-  -I"$source/drivers/iommu" -include "$here/kernel.h" "$@"; }
+compile() { gcc -std=gnu11 -O2 -fPIC -Wall -Wno-unused -Wno-maybe-uninitialized -Werror=implicit-function-declaration \
+  -Werror=incompatible-pointer-types -Werror=int-conversion -I"$include" -I"$folder" -I"$here" -I"$source/drivers/iommu" \
+  -include "$shims/kernel.h" "$@"; }
 
 # The names that a file and its headers define: what the extraction leaves to them.
 names_of() { compile -E -dD "$1" -o "$2"; }
@@ -37,13 +39,13 @@ empty_headers() {
 # What all drivers share: <linux/iommu.h> and the page tables of generic_pt, compiled whole.
 build_common() {
   empty_headers
-  names_of "$here/kernel.h" "$folder/core.names"
-  "$extract" "$source" "$here/core.recipe" "$folder/core.names" >"$folder/core.part"
+  names_of "$shims/kernel.h" "$folder/core.names"
+  "$extract" "$source" "$shims/core.recipe" "$folder/core.names" >"$folder/core.part"
   mv "$folder/core.part" "$include/linux/iommu.h"
   for format in amdv1 vtdss x86_64; do
     compile -DCONFIG_X86=1 -c "$source/drivers/iommu/generic_pt/fmt/iommu_$format.c" -o "$folder/$format.o"
   done
-  compile -c "$here/pages.c" -o "$folder/pages.o"
+  compile -c "$shims/pages.c" -o "$folder/pages.o"
 }
 
 # build_driver NAME [OBJECT...]: the driver's own file includes what was cut out for it.
@@ -51,11 +53,11 @@ build_driver() {
   local driver=$1
   shift
   : >"$folder/$driver.inc"
-  names_of "$here/$driver.c" "$folder/$driver.names"
-  cat "$here/attach.recipe" "$here/$driver.recipe" >"$folder/$driver.recipe"
+  names_of "$shims/$driver.c" "$folder/$driver.names"
+  cat "$shims/attach.recipe" "$shims/$driver.recipe" >"$folder/$driver.recipe"
   "$extract" "$source" "$folder/$driver.recipe" "$folder/$driver.names" >"$folder/$driver.part"
   mv "$folder/$driver.part" "$folder/$driver.inc"
-  compile -c "$here/$driver.c" -o "$folder/$driver.o"
+  compile -c "$shims/$driver.c" -o "$folder/$driver.o"
   gcc -shared -Wl,-z,defs -o "$folder/$driver.so" "$folder/$driver.o" "$folder/pages.o" "$@"
 }
 
