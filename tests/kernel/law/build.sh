@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Makes one shared library a driver out of Linux's source: cuts the judged functions out and compiles them beside our shims.
+# Makes one shared library a driver out of Linux's source: cuts the judged functions out and compiles them beside our
+# shims (linux/).
 #
 #   build.sh EXTRACT SOURCE_TREE FOLDER [DRIVER...]      -> FOLDER/DRIVER.so
 #
-# EXTRACT is the program of extract/main.cc. What it makes is part of Linux and stays in FOLDER, which is the user's own build
-# directory. A function that is not there any more, or does not compile, ends this with its name and the kernel's file.
+# EXTRACT is the program of extract/main.cc. What it makes is part of Linux and stays in FOLDER, which is the user's own
+# build directory. A function that is not there any more, or does not compile, ends this with its name and the kernel's
+# file. Needs: gcc.
 set -euo pipefail
 
 extract=$1 source=$(cd "$2" && pwd) folder=$3
@@ -18,21 +20,24 @@ include=$folder/include
 rm -rf "$include"
 mkdir -p "$include/linux"
 
-compile() { gcc -std=gnu11 -O2 -fPIC -Wall -Wno-unused -Wno-maybe-uninitialized -Werror=implicit-function-declaration \
-  -Werror=incompatible-pointer-types -Werror=int-conversion -I"$include" -I"$folder" -I"$here" -I"$source/drivers/iommu" \
-  -include "$shims/kernel.h" "$@"; }
+compile() {
+  gcc -std=gnu11 -O2 -fPIC -Wall -Wno-unused -Wno-maybe-uninitialized -Werror=implicit-function-declaration \
+    -Werror=incompatible-pointer-types -Werror=int-conversion -include "$shims/kernel.h" \
+    -I"$include" -I"$folder" -I"$here" -I"$source/drivers/iommu" "$@"
+}
 
 # The names that a file and its headers define: what the extraction leaves to them.
 names_of() { compile -E -dD "$1" -o "$2"; }
 
 # Kernel headers that generic_pt names and our shims replace are empty; its own are the kernel's.
 empty_headers() {
-  grep -hoE '^#include <[^>]+>' "$source"/drivers/iommu/{generic_pt,generic_pt/fmt}/*.[ch] "$source/drivers/iommu/iommu-pages.h" \
-    "$source"/include/linux/generic_pt/*.h | sed 's/.*<//; s/>//' | sort -u | grep -v -e '^linux/errno.h$' -e '^linux/generic_pt/' |
-    while read -r header; do
-      mkdir -p "$include/$(dirname "$header")"
-      [ -e "$include/$header" ] || : >"$include/$header"
-    done
+  local iommu=$source/drivers/iommu header
+  grep -hoE '^#include <[^>]+>' "$iommu/iommu-pages.h" "$iommu"/{generic_pt,generic_pt/fmt}/*.[ch] \
+    "$source"/include/linux/generic_pt/*.h | sed 's/.*<//; s/>//' | sort -u |
+    grep -v -e '^linux/errno.h$' -e '^linux/generic_pt/' | while read -r header; do
+    mkdir -p "$include/$(dirname "$header")"
+    : >"$include/$header"
+  done
   ln -s "$source/include/linux/generic_pt" "$include/linux/generic_pt"
 }
 

@@ -1,8 +1,8 @@
 // The same questions to a law of ours and to the kernel's own functions, and what came of them.
 //
-// A case is a host with two units of one driver, a device behind each, and a third device that another driver owns. Each of
-// the first two allocates with every flag set; each of the three attaches to what was allocated. The answers must relate as
-// follows, and in no other way:
+// A case is a host with two units of one driver, a device behind each, and a third device that another driver owns.
+// Each of the first two allocates with every flag set; each of the three attaches to what was allocated. The answers
+// must relate as follows, and in no other way:
 //
 //   HWPT_ALLOC   Linux's errno is that of the first allocation rule, in the catalog's order, that we find broken, and
 //                0 when none is; then every attribute is equal
@@ -50,8 +50,8 @@ struct Outcome {
   std::vector<std::string> first_differences;  // a few, as sentences
 };
 
-// What a driver's hardware looks like to us: the units and kernel of the host that `kernel` describes, given what only the
-// booted driver could tell.
+// What a driver's hardware looks like to us: the units and kernel of the host that `kernel` describes, given what only
+// the booted driver could tell.
 using OurHost = std::function<Host(const judge_host& kernel, const std::array<judge_device, JUDGE_UNITS>& booted)>;
 
 class Comparison {

@@ -10,7 +10,8 @@ namespace ioplan::judged {
 std::uint64_t Draw::flip(std::uint64_t value, std::uint64_t which, unsigned most) {
   for (std::uint64_t left = below(most + 1); left > 0; --left) {
     std::uint64_t rest = which;
-    for (std::uint64_t skip = below(static_cast<std::uint64_t>(std::popcount(which))); skip > 0; --skip) rest &= rest - 1;
+    for (std::uint64_t skip = below(static_cast<std::uint64_t>(std::popcount(which))); skip > 0; --skip)
+      rest &= rest - 1;
     value ^= rest & -rest;
   }
   return value;
@@ -65,14 +66,15 @@ std::string describe_host(std::string_view driver, const judge_host& host) {
   for (unsigned i = 0; i < JUDGE_UNITS; ++i) text += fmt::format("unit {} {}, ", i, unit_text(host.units[i]));
   if (host.one_unit != 0) text += "both devices behind unit 0, ";
   if (driver == "intel") {
-    return text + fmt::format("sm {} sp_off {} rwbf_quirk {}", host.scalable_mode, host.superpages_off, host.rwbf_quirk);
+    return text +
+           fmt::format("sm {} sp_off {} rwbf_quirk {}", host.scalable_mode, host.superpages_off, host.rwbf_quirk);
   }
   if (driver == "amd") {
     return text + fmt::format("v2 {} nohugepages {} v2_pgsizes {} snp {} la57 {} ivinfo {:#x}", host.v2_tables,
                               host.nohugepages, host.v2_page_sizes_only, host.wants_snp, host.la57, host.ivinfo);
   }
-  return text + fmt::format("page size {:#x} va_bits {} boot log {}", host.page_size, host.va_bits,
-                            host.known_by_boot_log);
+  return text +
+         fmt::format("page size {:#x} va_bits {} boot log {}", host.page_size, host.va_bits, host.known_by_boot_log);
 }
 
 }  // namespace ioplan::judged

@@ -1,8 +1,8 @@
 // Pairs of units to ask about: drawn so that every rule has work, from real registers where there are any.
 //
-// A draw starts from the registers of a real machine, or from fields drawn one by one, and changes a few of the bits that
-// the driver reads; the second unit is mostly the first with a few more bits changed, as in real machines, so that mostly
-// one rule decides. Each driver has a file: hosts_intel.cc, ...
+// A draw starts from the registers of a real machine, or from fields drawn one by one, and changes a few of the bits
+// that the driver reads; the second unit is mostly the first with a few more bits changed, as in real machines, so that
+// mostly one rule decides. Each driver has a file: hosts_intel.cc, ...
 #pragma once
 
 #include <memory>

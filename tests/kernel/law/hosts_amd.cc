@@ -1,6 +1,7 @@
 // AMD-Vi: the extended feature registers as IVRS announces them, IVRS's widths, and the command line.
 //
-// The driver is asked after it has booted on that firmware, so the features that it uses are those that all units share.
+// The driver is asked after it has booted on that firmware, so the features that it uses are those that all units
+// share.
 #include "tests/kernel/law/hosts.h"
 
 namespace ioplan::judged {

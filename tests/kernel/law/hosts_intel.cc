@@ -14,12 +14,12 @@ struct Registers {
 constexpr std::uint64_t kSagaw = 0x1f00, kMgaw = 0x3f0000, kSslps = std::uint64_t{0xf} << 34;
 // RWBF, CM, SAGAW, MGAW, SSLPS, FS1GP, FS5LP; C, SC, NEST, PASID, SMTS, SSADS, SSTS, FSTS, SMPWC.
 constexpr std::uint64_t kCapRead = bit_of(4) | bit_of(7) | kSagaw | kMgaw | kSslps | bit_of(56) | bit_of(60);
-constexpr std::uint64_t kEcapRead = bit_of(0) | bit_of(7) | bit_of(26) | bit_of(40) | bit_of(43) | bit_of(45) |
-                                    bit_of(46) | bit_of(47) | bit_of(48);
+constexpr std::uint64_t kEcapRead =
+    bit_of(0) | bit_of(7) | bit_of(26) | bit_of(40) | bit_of(43) | bit_of(45) | bit_of(46) | bit_of(47) | bit_of(48);
 
 // Where there is no corpus: Skylake client's two units, Sapphire Rapids, Panther Lake's two (KR 3.1), QEMU's.
-constexpr Registers kKnown[] = {{0x1c0000c40660462, 0x19e2ff0505e}, {0xd2008c40660462, 0xf050da},
-                                {0x19ed008c40780c66, 0x3ef9ea6f050df}, {0x19ed008c40780c66, 0x1aca9a00f0ef5e},
+constexpr Registers kKnown[] = {{0x1c0000c40660462, 0x19e2ff0505e},     {0xd2008c40660462, 0xf050da},
+                                {0x19ed008c40780c66, 0x3ef9ea6f050df},  {0x19ed008c40780c66, 0x1aca9a00f0ef5e},
                                 {0x19ed008c40780c66, 0x1ac89804f0efda}, {0xd2008c222f0606, 0xf00f4a}};
 
 class IntelHosts final : public Hosts {
@@ -74,9 +74,9 @@ class IntelHosts final : public Hosts {
     return r;
   }
 
-  // Below 36 bits Linux shifts by a negative number where a root lies above the width (pt_top_memsize_lg2): what comes out
-  // is the compiler's choice, and no hardware is like that. Not above 30 bits there are no second-stage tables at all, and
-  // units without ECAP.FSTS can be asked.
+  // Below 36 bits Linux shifts by a negative number where a root lies above the width (pt_top_memsize_lg2): what comes
+  // out is the compiler's choice, and no hardware is like that. Not above 30 bits there are no second-stage tables at
+  // all, and units without ECAP.FSTS can be asked.
   static Registers narrowed(Registers r, Draw& draw) {
     const std::uint64_t mgaw = (r.cap & kMgaw) >> 16;
     if (mgaw < 30) r.ecap &= ~bit_of(47);

@@ -1,7 +1,7 @@
 // SMMUv3: identification registers, what firmware says beside them, and two constants of the kernel's configuration.
 //
-// A document states the registers, or, for a host known by its boot log, the mask and the width that the driver printed;
-// both are asked.
+// A document states the registers, or, for a host known by its boot log, the mask and the width that the driver
+// printed; both are asked.
 #include "tests/kernel/law/hosts.h"
 
 namespace ioplan::judged {

@@ -2,9 +2,10 @@
 //
 //   kernel_law LIBRARY...     one library a driver, as build.sh made it
 //
-// IOPLAN_PAIRS pairs of units a driver (1,000,000), drawn from IOPLAN_SEED, one thread a driver. Fails on any difference,
-// and when a rule did not accept, or did not refuse alone, at least once in a thousand pairs. Before that it shows that it
-// can fail: every rule is left out and reversed in turn, every attribute is made wrong, and each time a difference must show.
+// IOPLAN_PAIRS pairs of units a driver (1,000,000), drawn from IOPLAN_SEED, one thread a driver. Fails on any
+// difference, and when a rule did not accept, or did not refuse alone, at least once in a thousand pairs. Before that
+// it shows that it can fail: every rule is left out and reversed in turn, every attribute is made wrong, and each time
+// a difference must show.
 #include <dlfcn.h>
 #include <fmt/format.h>
 
@@ -43,9 +44,8 @@ const judge* load(const char* path) {
 }
 
 Outcome run(const Subject& subject, const LawUnderTest& law, std::uint64_t pairs, bool stop_at_difference) {
-  Comparison comparison(*subject.kernel, law, [&](const judge_host& host, const auto& booted) {
-    return subject.hosts->ours(host, booted);
-  });
+  Comparison comparison(*subject.kernel, law,
+                        [&](const judge_host& host, const auto& booted) { return subject.hosts->ours(host, booted); });
   Draw draw(setting("IOPLAN_SEED", 1));
   for (std::uint64_t i = 0; i < pairs; ++i) {
     comparison.compare(subject.hosts->draw(draw));

@@ -17,8 +17,8 @@ struct Mutant {
 
 LawUnderTest the_law();
 
-// Each of the chosen rules left out (a strict one: asked of Linux too) and each refusing always; each compared attribute and
-// capability with its lowest bit changed.
+// Each of the chosen rules left out (a strict one: asked of Linux too) and each refusing always; each compared
+// attribute and capability with its lowest bit changed.
 std::vector<Mutant> mutants_of(const LawUnderTest& law, const std::function<bool(const Rule&)>& chosen);
 
 }  // namespace ioplan::judged

@@ -67,7 +67,8 @@ void Extraction::run() {
   while (!open_.empty()) {
     const Piece& piece = pieces_[open_.back()];
     open_.pop_back();
-    for (const std::string& name : names_in(keeps_body(piece) ? piece.text : piece.text.substr(0, piece.body))) want(name);
+    for (const std::string& name : names_in(keeps_body(piece) ? piece.text : piece.text.substr(0, piece.body)))
+      want(name);
   }
 }
 
@@ -92,9 +93,8 @@ bool Extraction::keeps_body(const Piece& piece) const {
 }
 
 bool Extraction::is_defined(const std::string& function) const {
-  return shimmed_.contains(function) || std::ranges::any_of(by_name_.at(function), [&](std::size_t i) {
-           return pieces_[i].kind == Piece::function;
-         });
+  return shimmed_.contains(function) ||
+         std::ranges::any_of(by_name_.at(function), [&](std::size_t i) { return pieces_[i].kind == Piece::function; });
 }
 
 void Extraction::write(std::ostream& out) const {

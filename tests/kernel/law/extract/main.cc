@@ -5,11 +5,11 @@
 // A recipe has two kinds of lines (`#` starts a comment): `from FILE...` names files of the tree, in the order in which
 // their pieces are written out; `take NAME...` names the functions of the last of them that are judged. They come with
 // their bodies, and with the macros, types, constants, tables and inline functions that they lead to, as far as the
-// recipe's files define them. What SHIM defines (C text of ours, preprocessed) is left to it. Every other function that is
-// reached becomes one that says its name and ends the program: a judged function cannot quietly run into nothing.
+// recipe's files define them. What SHIM defines (C text of ours, preprocessed) is left to it. Every other function that
+// is reached becomes one that says its name and ends the program: a judged function cannot quietly run into nothing.
 //
-// Line numbers are never used to find anything; #line makes the compiler speak of the kernel's own. A name or a file that
-// is not there ends the program with what was looked for and where.
+// Line numbers are never used to find anything; #line makes the compiler speak of the kernel's own. A name or a file
+// that is not there ends the program with what was looked for and where.
 #include <iostream>
 
 #include "tests/kernel/law/extract/extraction.h"

@@ -13,7 +13,8 @@ bool is_tag_keyword(std::string_view word) { return word == "struct" || word == 
 
 // Words that may stand behind a variable's name.
 bool is_section(std::string_view word) {
-  constexpr std::array<std::string_view, 4> kSections = {"__initdata", "__initconst", "__ro_after_init", "__read_mostly"};
+  constexpr std::array<std::string_view, 4> kSections = {"__initdata", "__initconst", "__ro_after_init",
+                                                         "__read_mostly"};
   return std::ranges::find(kSections, word) != kSections.end();
 }
 

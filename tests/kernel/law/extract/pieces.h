@@ -1,7 +1,8 @@
 // A C file as pieces: its macros, types, variables, functions and declarations, each with its name and its text.
 //
-// The parser knows the kernel's style, not the language: a piece ends at a `;` outside all brackets, or with a function's
-// body. Conditionals around a piece are kept, so that both sides of an #ifdef are pieces and can be written out again.
+// The parser knows the kernel's style, not the language: a piece ends at a `;` outside all brackets, or with a
+// function's body. Conditionals around a piece are kept, so that both sides of an #ifdef are pieces and can be written
+// out again.
 #pragma once
 
 #include <cstddef>

@@ -11,7 +11,8 @@ struct Token {
   std::size_t start = 0, last = 0;  // [start, last)
 };
 
-// Comments are skipped; a string is one symbol, a directive with its continuation lines one token. The text outlives this.
+// Comments are skipped; a string is one symbol, a directive with its continuation lines one token. The text outlives
+// this.
 class Scanner {
  public:
   explicit Scanner(std::string_view text) : text_(text) {}

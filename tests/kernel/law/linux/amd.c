@@ -2,12 +2,11 @@
 #define CONFIG_X86 1
 #define CONFIG_AMD_IOMMU 1
 #define CONFIG_KVM_AMD_SEV 1
-#include <linux/iommu.h>
 #include <linux/generic_pt/iommu.h>
 
 #include "answers.h"
 
-static const struct judge_host *booting;
+static const struct judge_host* booting;
 
 /* Firmware. */
 struct acpi_table_header;
@@ -15,7 +14,7 @@ static u32 ivrs[16];
 #define acpi_status int
 #define AE_NOT_FOUND 5
 #define ACPI_FAILURE(status) ((status) != 0)
-#define acpi_get_table(name, instance, table) ((void)(*(table) = (struct acpi_table_header *)ivrs), 0)
+#define acpi_get_table(name, instance, table) ((void)(*(table) = (struct acpi_table_header*)ivrs), 0)
 #define acpi_put_table(table) ((void)(table))
 #define acpi_format_exception(status) "none"
 #define check_ivrs_checksum(table) 0
@@ -49,6 +48,7 @@ static struct list_head amd_iommu_list;
 #define detach_device(dev) ((void)0)
 
 #include "amd.inc"
+
 #include "iommufd.h"
 
 static struct amd_iommu iommus[JUDGE_UNITS];
@@ -79,7 +79,7 @@ static void forget_earlier_boot(void) {
   amd_iommu_hpt_vasize = 0;
 }
 
-static void boot(const struct judge_host *host) {
+static void boot(const struct judge_host* host) {
   char options[64];
   judge_forget_hwpt();
   forget_earlier_boot();
@@ -99,13 +99,13 @@ static void boot(const struct judge_host *host) {
   }
 }
 
-static void describe(unsigned unit, struct judge_device *answer) {
+static void describe(unsigned unit, struct judge_device* answer) {
   *answer = (struct judge_device){.usable = started, .snp = amd_iommu_snp_en};
   judge_describe(unit, answer);
 }
 
-static void judge_read_domain(struct iommu_domain *base, struct judge_hwpt *answer) {
-  struct protection_domain *domain = to_pdomain(base);
+static void judge_read_domain(struct iommu_domain* base, struct judge_hwpt* answer) {
+  struct protection_domain* domain = to_pdomain(base);
   struct pt_iommu_amdv1_hw_info host;
   struct pt_iommu_x86_64_hw_info guest;
   answer->stage = domain->pd_mode == PD_MODE_V1 ? 2 : 1;

@@ -1,7 +1,6 @@
 /* drivers/iommu/intel, behind the seam of answers.h. What touches hardware or other devices' state does nothing. */
 #define CONFIG_X86 1
 #define CONFIG_INTEL_IOMMU 1
-#include <linux/iommu.h>
 #include <linux/generic_pt/iommu.h>
 
 struct intel_iommu;
@@ -12,19 +11,20 @@ static bool iommu_dma_forcedac;
 
 #define dev_is_pci(dev) true
 #define pci_real_dma_dev(pdev) (pdev)
-#define to_pci_dev(dev) ((struct pci_dev *)(dev))
+#define to_pci_dev(dev) ((struct pci_dev*)(dev))
 #define dmar_platform_optin() false
 #define device_block_translation(dev) ((void)(dev))
 #define iopf_for_domain_replace(domain, old, dev) ((void)(old), 0)
 #define dmar_domain_attach_device(domain, dev) 0
 
 #include "intel.inc"
+
 #include "iommufd.h"
 
 static struct intel_iommu iommus[JUDGE_UNITS];
 static struct device_domain_info infos[JUDGE_UNITS];
 
-static void boot(const struct judge_host *host) {
+static void boot(const struct judge_host* host) {
   char options[32];
   judge_forget_hwpt();
   intel_iommu_superpage = 1;
@@ -41,13 +41,13 @@ static void boot(const struct judge_host *host) {
   }
 }
 
-static void describe(unsigned unit, struct judge_device *answer) {
+static void describe(unsigned unit, struct judge_device* answer) {
   *answer = (struct judge_device){.usable = 1};
   judge_describe(unit, answer);
 }
 
-static void judge_read_domain(struct iommu_domain *base, struct judge_hwpt *answer) {
-  struct dmar_domain *domain = to_dmar_domain(base);
+static void judge_read_domain(struct iommu_domain* base, struct judge_hwpt* answer) {
+  struct dmar_domain* domain = to_dmar_domain(base);
   struct pt_iommu_x86_64_hw_info first;
   struct pt_iommu_vtdss_hw_info second;
   unsigned int features;

@@ -19,25 +19,25 @@ static struct judge_machine {
 
 static struct iommufd_ctx judge_context;
 static struct iommufd_ioas judge_ioas;
-static struct iommufd_hwpt_paging *judge_hwpt;
+static struct iommufd_hwpt_paging* judge_hwpt;
 
-struct iommufd_object *_iommufd_object_alloc(struct iommufd_ctx *context, size_t size, enum iommufd_object_type type) {
-  struct iommufd_object *object = calloc(1, size);
+struct iommufd_object* _iommufd_object_alloc(struct iommufd_ctx* context, size_t size, enum iommufd_object_type type) {
+  struct iommufd_object* object = calloc(1, size);
   object->type = type;
   return object;
 }
 
-static void judge_free_hwpt(struct iommufd_hwpt_paging *hwpt) {
-  struct iommu_domain *domain = hwpt->common.domain;
+static void judge_free_hwpt(struct iommufd_hwpt_paging* hwpt) {
+  struct iommu_domain* domain = hwpt->common.domain;
   if (domain) domain->ops->free(domain);
   free(hwpt);
 }
 
-void iommufd_object_abort_and_destroy(struct iommufd_ctx *context, struct iommufd_object *object) {
+void iommufd_object_abort_and_destroy(struct iommufd_ctx* context, struct iommufd_object* object) {
   judge_free_hwpt(container_of(object, struct iommufd_hwpt_paging, common.obj));
 }
 
-int iopt_table_add_domain(struct io_pagetable *iopt, struct iommu_domain *domain) { return 0; }
+int iopt_table_add_domain(struct io_pagetable* iopt, struct iommu_domain* domain) { return 0; }
 
 static void judge_forget_hwpt(void) {
   if (judge_hwpt) judge_free_hwpt(judge_hwpt);
@@ -45,8 +45,8 @@ static void judge_forget_hwpt(void) {
 }
 
 /* As the core leaves a device that nobody has attached yet. */
-static void judge_place(unsigned unit, const struct iommu_ops *ops, void *driver_data) {
-  struct judge_machine *m = &judge_machines[unit];
+static void judge_place(unsigned unit, const struct iommu_ops* ops, void* driver_data) {
+  struct judge_machine* m = &judge_machines[unit];
   *m = (struct judge_machine){};
   m->device.iommu = &m->dev_iommu;
   m->device.iommu_group = &m->group;
@@ -63,18 +63,18 @@ static void judge_place(unsigned unit, const struct iommu_ops *ops, void *driver
 static const struct iommu_ops judge_other_driver;
 static void judge_place_foreign(void) { judge_place(JUDGE_UNITS, &judge_other_driver, NULL); }
 
-static void judge_describe(unsigned unit, struct judge_device *answer) {
-  struct device *dev = &judge_machines[unit].device;
+static void judge_describe(unsigned unit, struct judge_device* answer) {
+  struct device* dev = &judge_machines[unit].device;
   answer->cache_coherency = device_iommu_capable(dev, IOMMU_CAP_CACHE_COHERENCY);
   answer->enforce_cache_coherency = device_iommu_capable(dev, IOMMU_CAP_ENFORCE_CACHE_COHERENCY);
   answer->dirty_tracking = device_iommu_capable(dev, IOMMU_CAP_DIRTY_TRACKING);
 }
 
-static void judge_read_domain(struct iommu_domain *domain, struct judge_hwpt *answer);
+static void judge_read_domain(struct iommu_domain* domain, struct judge_hwpt* answer);
 
-static void judge_allocate(unsigned unit, unsigned flags, struct judge_hwpt *answer) {
-  struct iommufd_device *device = &judge_machines[unit].iommufd_device;
-  struct iommufd_hwpt_paging *hwpt;
+static void judge_allocate(unsigned unit, unsigned flags, struct judge_hwpt* answer) {
+  struct iommufd_device* device = &judge_machines[unit].iommufd_device;
+  struct iommufd_hwpt_paging* hwpt;
   judge_forget_hwpt();
   *answer = (struct judge_hwpt){};
   INIT_LIST_HEAD(&judge_ioas.hwpt_list);
@@ -97,7 +97,7 @@ static void judge_allocate(unsigned unit, unsigned flags, struct judge_hwpt *ans
 }
 
 static int judge_attach(unsigned unit) {
-  struct iommu_group *group = &judge_machines[unit].group;
+  struct iommu_group* group = &judge_machines[unit].group;
   const int result = __iommu_attach_group(judge_hwpt->common.domain, group);
   group->domain = NULL;
   return -result;

@@ -95,7 +95,7 @@ extern unsigned long judge_page_size;
 #define CONCATENATE(a, b) CONCATENATE_(a, b)
 #define __stringify_(...) #__VA_ARGS__
 #define __stringify(...) __stringify_(__VA_ARGS__)
-#define container_of(pointer, type, member) ((type *)((char *)(pointer)-offsetof(type, member)))
+#define container_of(pointer, type, member) ((type*)((char*)(pointer)-offsetof(type, member)))
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define min(a, b) ((a) < (b) ? (a) : (b))
 #define max(a, b) ((a) > (b) ? (a) : (b))
@@ -124,8 +124,8 @@ extern unsigned long judge_page_size;
 #define DMA_BIT_MASK(n) ((n) == 64 ? ~0ULL : (1ULL << (n)) - 1)
 #define DECLARE_BITMAP(name, bits) unsigned long name[DIV_ROUND_UP(bits, 64)]
 #define test_bit(n, bitmap) ((bitmap)[(n) / 64] >> ((n) % 64) & 1)
-#define memset_after(object, value, member)                                      \
-  memset((char *)(object) + offsetof(typeof(*(object)), member) + sizeof((object)->member), value, \
+#define memset_after(object, value, member)                                                       \
+  memset((char*)(object) + offsetof(typeof(*(object)), member) + sizeof((object)->member), value, \
          sizeof(*(object)) - offsetof(typeof(*(object)), member) - sizeof((object)->member))
 #define check_add_overflow(a, b, sum) __builtin_add_overflow(a, b, sum)
 #define cpu_to_le32(x) (x)
@@ -145,8 +145,8 @@ extern unsigned long judge_page_size;
 #define BUILD_BUG() __builtin_unreachable()
 
 /* What never happens here, and must not be overlooked when it does. */
-void judge_missing(const char *function, const char *file) __attribute__((noreturn));
-bool judge_warning(bool happened, const char *condition, const char *function);
+void judge_missing(const char* function, const char* file) __attribute__((noreturn));
+bool judge_warning(bool happened, const char* condition, const char* function);
 #define WARN_ON(condition) judge_warning(!!(condition), #condition, __func__)
 #define WARN_ON_ONCE(condition) WARN_ON(condition)
 #define WARN(condition, ...) WARN_ON(condition)
@@ -219,22 +219,22 @@ struct rw_semaphore {
 #define __GFP_ZERO 0
 #define NUMA_NO_NODE (-1)
 #define dev_to_node(dev) NUMA_NO_NODE
-#define kfree(p) free((void *)(p))
+#define kfree(p) free((void*)(p))
 #define struct_size(object, member, count) (sizeof(*(object)) + (count) * sizeof((object)->member[0]))
 #define kzalloc(size, gfp) calloc(1, size)
 #define kzalloc_obj(object, ...) calloc(1, sizeof(object))
 #define kvzalloc_objs(object, count) calloc(count, sizeof(object))
 #define kmalloc_obj(object, ...) calloc(1, sizeof(object))
 #define virt_to_phys(p) ((phys_addr_t)(uintptr_t)(p))
-#define __va(p) ((void *)(uintptr_t)(p))
-#define phys_to_virt(p) ((void *)(uintptr_t)(p))
+#define __va(p) ((void*)(uintptr_t)(p))
+#define phys_to_virt(p) ((void*)(uintptr_t)(p))
 #define clflush_cache_range(p, size) ((void)(p), (void)(size))
 #define __sme_set(x) (x)
 #define __sme_clr(x) (x)
 #define sme_me_mask 0ULL
 struct folio;
-#define virt_to_folio(p) ((struct folio *)judge_page_of(p))
-void *judge_page_of(void *virt);
+#define virt_to_folio(p) ((struct folio*)judge_page_of(p))
+void* judge_page_of(void* virt);
 
 /* Things that other things have inside, or point to. */
 struct list_head {
@@ -246,7 +246,7 @@ struct hlist_node {
   struct hlist_node *next, **pprev;
 };
 struct hlist_head {
-  struct hlist_node *first;
+  struct hlist_node* first;
 };
 struct rb_node {
   int unused;
@@ -320,7 +320,7 @@ struct iova_bitmap;
 #define iova_bitmap_set(bitmap, iova, length) judge_missing("iova_bitmap_set", "drivers/iommu/iommufd/iova_bitmap.c")
 #define memset64(target, value, count) judge_missing("memset64", "include/linux/string.h")
 struct of_phandle_args;
-#define THIS_MODULE ((struct module *)0)
+#define THIS_MODULE ((struct module*)0)
 struct pci_dev;
 struct dev_iommu;
 struct iommu_group;
@@ -328,11 +328,11 @@ struct fwnode_handle;
 struct bus_type;
 struct attribute_group;
 struct device {
-  struct device *parent;
-  const struct bus_type *bus;
-  struct dev_iommu *iommu;
-  struct iommu_group *iommu_group;
-  void *of_node;
+  struct device* parent;
+  const struct bus_type* bus;
+  struct dev_iommu* iommu;
+  struct iommu_group* iommu_group;
+  void* of_node;
 };
 
 extern bool judge_calls_missing;

@@ -1,4 +1,5 @@
-/* drivers/iommu/virtio-iommu.c, behind the seam of answers.h. The driver probes a configuration space that is made here. */
+/* drivers/iommu/virtio-iommu.c, behind the seam of answers.h. The driver probes a configuration space that is made
+ * here. */
 #include <linux/iommu.h>
 
 #include "answers.h"
@@ -8,16 +9,16 @@
 struct virtqueue;
 struct virtio_device;
 struct virtio_config_ops {
-  void (*del_vqs)(struct virtio_device *vdev);
+  void (*del_vqs)(struct virtio_device* vdev);
 };
 struct virtio_device {
   struct device dev;
-  const struct virtio_config_ops *config;
-  void *priv;
+  const struct virtio_config_ops* config;
+  void* priv;
   u64 features;
-  const struct virtio_iommu_config *space;
+  const struct virtio_iommu_config* space;
 };
-#define virtio_has_feature(vdev, bit) ((vdev)->features >> (bit) & 1)
+#define virtio_has_feature(vdev, bit) ((vdev)->features >> (bit)&1)
 #define virtio_cread_le(vdev, type, member, target) ((void)(*(target) = (vdev)->space->member))
 #define virtio_cread_le_feature(vdev, bit, type, member, target) \
   ((void)(virtio_has_feature(vdev, bit) && (*(target) = (vdev)->space->member, true)))
@@ -34,19 +35,20 @@ struct virtio_device {
 #define iommu_device_register(...) ((void)0)
 
 /* One unit at a time is probed; it keeps what it allocates. */
-static void *judge_viommu;
+static void* judge_viommu;
 #define devm_kzalloc(dev, size, gfp) (judge_viommu = calloc(1, size))
 
 #include "virtio.inc"
+
 #include "iommufd.h"
 
-static struct viommu_dev *units[JUDGE_UNITS];
+static struct viommu_dev* units[JUDGE_UNITS];
 static struct viommu_endpoint endpoints[JUDGE_UNITS];
 static bool started;
 
-static void delete_queues(struct virtio_device *vdev) { (void)vdev; }
+static void delete_queues(struct virtio_device* vdev) { (void)vdev; }
 
-static bool probe(unsigned i, const struct judge_unit *unit) {
+static bool probe(unsigned i, const struct judge_unit* unit) {
   static const struct virtio_config_ops operations = {delete_queues};
   const struct virtio_iommu_config space = {.page_size_mask = unit->page_sizes,
                                             .input_range = {unit->input_start, unit->input_last}};
@@ -59,7 +61,7 @@ static bool probe(unsigned i, const struct judge_unit *unit) {
   return error == 0;
 }
 
-static void boot(const struct judge_host *host) {
+static void boot(const struct judge_host* host) {
   judge_forget_hwpt();
   judge_page_size = host->page_size;
   started = true;
@@ -71,13 +73,13 @@ static void boot(const struct judge_host *host) {
   }
 }
 
-static void describe(unsigned unit, struct judge_device *answer) {
+static void describe(unsigned unit, struct judge_device* answer) {
   *answer = (struct judge_device){.usable = started};
   judge_describe(unit, answer);
 }
 
 /* The tables are the host's: the driver knows neither their levels nor their width. */
-static void judge_read_domain(struct iommu_domain *domain, struct judge_hwpt *answer) {
+static void judge_read_domain(struct iommu_domain* domain, struct judge_hwpt* answer) {
   (void)domain;
   answer->stage = 1;
 }
