@@ -28,12 +28,12 @@ Comparison::Comparison(const judge& kernel, LawUnderTest law, OurHost our_host)
 }
 
 void Comparison::compare(const judge_host& host) {
-  ++outcome_.hosts;
   host_ = host;
   kernel_.boot(&host);
   std::array<judge_device, JUDGE_UNITS> booted{};
   for (unsigned unit = 0; unit < JUDGE_UNITS; ++unit) kernel_.describe(unit, &booted[unit]);
   if (std::ranges::any_of(booted, [](const judge_device& d) { return d.usable == 0; })) return;
+  ++outcome_.hosts;
 
   const Host ours = our_host_(host, booted);
   devices_.clear();

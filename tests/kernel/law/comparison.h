@@ -59,6 +59,7 @@ class Comparison {
   // `kernel` outlives this.
   Comparison(const judge& kernel, LawUnderTest law, OurHost our_host);
 
+  // Does nothing when the driver does not start with these units.
   void compare(const judge_host& host);
   const Outcome& outcome() const { return outcome_; }
 

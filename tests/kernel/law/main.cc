@@ -47,7 +47,7 @@ Outcome run(const Subject& subject, const LawUnderTest& law, std::uint64_t pairs
   Comparison comparison(*subject.kernel, law,
                         [&](const judge_host& host, const auto& booted) { return subject.hosts->ours(host, booted); });
   Draw draw(setting("IOPLAN_SEED", 1));
-  for (std::uint64_t i = 0; i < pairs; ++i) {
+  while (comparison.outcome().hosts < pairs) {
     comparison.compare(subject.hosts->draw(draw));
     if (stop_at_difference && comparison.outcome().differences > 0) break;
   }

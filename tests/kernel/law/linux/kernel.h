@@ -20,11 +20,9 @@
 #include <strings.h>
 
 /* Configuration: a stock distribution kernel. */
-#define CONFIG_64BIT 1
 #define CONFIG_IOMMU_API 1
 #define CONFIG_IOMMU_PT 1
 #define CONFIG_IOMMUFD_DRIVER 1
-#define CONFIG_IOMMUFD_DRIVER_CORE 1
 #define JUDGE_COMMA_1 ,
 #define JUDGE_SECOND(a, b, ...) b
 #define JUDGE_HAS_COMMA(comma) JUDGE_SECOND(comma 1, 0)
@@ -45,12 +43,9 @@ typedef u64 __le64, __aligned_u64, phys_addr_t, dma_addr_t;
 typedef unsigned long pgoff_t;
 typedef long ssize_t;
 typedef unsigned int gfp_t;
-#define U8_MAX UINT8_MAX
 #define U32_MAX UINT32_MAX
 #define U64_MAX ULLONG_MAX
 #define BITS_PER_LONG 64
-#define BITS_PER_LONG_LONG 64
-#define SZ_2K 0x800UL
 #define SZ_4K 0x1000UL
 #define SZ_16K 0x4000UL
 #define SZ_64K 0x10000UL
@@ -59,7 +54,6 @@ typedef unsigned int gfp_t;
 #define SZ_512M 0x20000000UL
 #define SZ_1G 0x40000000UL
 #define SZ_512G 0x8000000000UL
-#define SZ_256T 0x1000000000000UL
 #define SMP_CACHE_BYTES 64
 #define MAX_PAGE_ORDER 10
 extern unsigned long judge_page_size;
@@ -72,21 +66,15 @@ extern unsigned long judge_page_size;
 #define __iomem
 #define __init
 #define __initdata
-#define __percpu
 #define __rcu
 #define __ro_after_init
 #define __read_mostly
 #define __user
-#define __packed __attribute__((packed))
-#define __aligned(n) __attribute__((aligned(n)))
 #undef __always_inline
 #define __always_inline inline __attribute__((always_inline))
 #define __maybe_unused __attribute__((unused))
 #define __must_check
-#define __printf(format, arguments)
 #define __counted_by(member)
-#define __counted_by_ptr(member)
-#define noinline __attribute__((noinline))
 #define fallthrough __attribute__((fallthrough))
 #define likely(x) (x)
 #define unlikely(x) (x)
@@ -100,11 +88,9 @@ extern unsigned long judge_page_size;
 #define min(a, b) ((a) < (b) ? (a) : (b))
 #define max(a, b) ((a) > (b) ? (a) : (b))
 #define min_t(type, a, b) min((type)(a), (type)(b))
-#define max_t(type, a, b) max((type)(a), (type)(b))
 #define BIT(n) (1UL << (n))
 #define BIT_ULL(n) (1ULL << (n))
 #define GENMASK(high, low) ((~0UL >> (63 - (high))) & (~0UL << (low)))
-#define GENMASK_U32(high, low) ((u32)GENMASK(high, low))
 #define GENMASK_ULL(high, low) ((u64)GENMASK(high, low))
 #define FIELD_GET(mask, reg) (((reg) & (mask)) >> __builtin_ctzll(mask))
 #define FIELD_PREP(mask, value) (((u64)(value) << __builtin_ctzll(mask)) & (mask))
@@ -119,8 +105,6 @@ extern unsigned long judge_page_size;
 #define ilog2(x) (63 - __builtin_clzll((u64)(x)))
 #define DIV_ROUND_UP(a, b) (((a) + (b)-1) / (b))
 #define ALIGN(x, a) (((x) + (a)-1) & ~((typeof(x))(a)-1))
-#define PTR_ALIGN(p, a) ((typeof(p))ALIGN((unsigned long)(p), a))
-#define IS_ALIGNED(x, a) (((x) & ((typeof(x))(a)-1)) == 0)
 #define DMA_BIT_MASK(n) ((n) == 64 ? ~0ULL : (1ULL << (n)) - 1)
 #define DECLARE_BITMAP(name, bits) unsigned long name[DIV_ROUND_UP(bits, 64)]
 #define test_bit(n, bitmap) ((bitmap)[(n) / 64] >> ((n) % 64) & 1)
@@ -129,18 +113,10 @@ extern unsigned long judge_page_size;
          sizeof(*(object)) - offsetof(typeof(*(object)), member) - sizeof((object)->member))
 #define check_add_overflow(a, b, sum) __builtin_add_overflow(a, b, sum)
 #define cpu_to_le32(x) (x)
-#define cpu_to_le64(x) (x)
-#define le32_to_cpu(x) (x)
-#define le64_to_cpu(x) (x)
-#define EXPORT_SYMBOL_GPL(name)
 #define EXPORT_SYMBOL_NS_GPL(name, space)
-#define EXPORT_SYMBOL(name)
-#define EXPORT_SYMBOL_IF_KUNIT(name)
-#define VISIBLE_IF_KUNIT static
 #define MODULE_LICENSE(text)
 #define MODULE_DESCRIPTION(text)
 #define MODULE_IMPORT_NS(space)
-#define BUILD_BUG_ON(condition)
 #define BUILD_BUG_ON_ZERO(condition) 0
 #define BUILD_BUG() __builtin_unreachable()
 
@@ -148,15 +124,11 @@ extern unsigned long judge_page_size;
 void judge_missing(const char* function, const char* file) __attribute__((noreturn));
 bool judge_warning(bool happened, const char* condition, const char* function);
 #define WARN_ON(condition) judge_warning(!!(condition), #condition, __func__)
-#define WARN_ON_ONCE(condition) WARN_ON(condition)
-#define WARN(condition, ...) WARN_ON(condition)
-#define BUG_ON(condition) WARN_ON(condition)
 
 /* Silence. */
 #define dev_err(...) ((void)0)
 #define dev_warn(...) ((void)0)
 #define dev_info(...) ((void)0)
-#define dev_notice(...) ((void)0)
 #define pr_err(...) ((void)0)
 #define pr_warn(...) ((void)0)
 #define pr_warn_once(...) ((void)0)
@@ -183,40 +155,29 @@ struct rw_semaphore {
 };
 #define READ_ONCE(x) (x)
 #define WRITE_ONCE(x, value) ((x) = (value))
-#define smp_store_release(p, value) (*(p) = (value))
-#define smp_load_acquire(p) (*(p))
 #define smp_mb() ((void)0)
 #define wmb() ((void)0)
 #define dma_wmb() ((void)0)
-#define barrier() ((void)0)
-#define data_race(x) (x)
 #define rcu_dereference_protected(p, condition) (p)
 #define rcu_assign_pointer(p, value) ((p) = (value))
 #define judge_exchange(p, expected, value) (*(p) == *(expected) ? (*(p) = (value), true) : (*(expected) = *(p), false))
 #define try_cmpxchg64(p, expected, value) judge_exchange(p, expected, value)
 #define try_cmpxchg64_release(p, expected, value) judge_exchange(p, expected, value)
 #define try_cmpxchg_release(p, expected, value) judge_exchange(p, expected, value)
-#define atomic_set(a, value) ((a)->counter = (value))
 #define atomic_inc(a) ((a)->counter++)
 #define refcount_inc(a) ((a)->counter++)
-#define refcount_set(a, value) ((a)->counter = (value))
 #define spin_lock_init(lock) ((void)(lock))
 #define rwlock_init(lock) ((void)(lock))
-#define spin_lock(lock) ((void)(lock))
-#define spin_unlock(lock) ((void)(lock))
 #define spin_lock_irqsave(lock, flags) ((void)(lock), (flags) = 0)
 #define spin_unlock_irqrestore(lock, flags) ((void)(lock), (void)(flags))
 #define assert_spin_locked(lock) ((void)(lock))
 #define lockdep_assert_held(lock) ((void)(lock))
-#define mutex_init(lock) ((void)(lock))
 #define mutex_lock(lock) ((void)(lock))
 #define mutex_unlock(lock) ((void)(lock))
 #define guard(kind) (void)
 
 /* Memory. */
 #define GFP_KERNEL 0
-#define GFP_ATOMIC 0
-#define __GFP_ZERO 0
 #define NUMA_NO_NODE (-1)
 #define dev_to_node(dev) NUMA_NO_NODE
 #define kfree(p) free((void*)(p))
@@ -231,7 +192,6 @@ struct rw_semaphore {
 #define clflush_cache_range(p, size) ((void)(p), (void)(size))
 #define __sme_set(x) (x)
 #define __sme_clr(x) (x)
-#define sme_me_mask 0ULL
 struct folio;
 #define virt_to_folio(p) ((struct folio*)judge_page_of(p))
 void* judge_page_of(void* virt);
@@ -242,12 +202,6 @@ struct list_head {
 };
 #define LIST_POISON1 NULL
 #define LIST_POISON2 NULL
-struct hlist_node {
-  struct hlist_node *next, **pprev;
-};
-struct hlist_head {
-  struct hlist_node* first;
-};
 struct rb_node {
   int unused;
 };
@@ -258,9 +212,6 @@ struct rb_root_cached {
   int unused;
 };
 #define RB_ROOT_CACHED ((struct rb_root_cached){})
-struct interval_tree_node {
-  int unused;
-};
 struct xarray {
   int unused;
 };
@@ -303,9 +254,6 @@ struct pmu {
 struct kobject {
   int unused;
 };
-struct notifier_block {
-  int unused;
-};
 struct mmu_notifier {
   int unused;
 };
@@ -334,7 +282,5 @@ struct device {
   struct iommu_group* iommu_group;
   void* of_node;
 };
-
-extern bool judge_calls_missing;
 
 #endif
