@@ -85,6 +85,10 @@ std::string command_line(std::string_view key, std::string_view otherwise) {
   return line.substr(start, line.find(' ', start) - start);
 }
 
+std::uint64_t command_line_number(std::string_view key, std::uint64_t otherwise) {
+  return std::stoull(command_line(key, std::to_string(otherwise)));
+}
+
 void power_off() {
   std::fflush(stdout);
   sync();

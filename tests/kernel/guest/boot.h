@@ -1,6 +1,7 @@
 // The guest's process 1: mounts, hands PCI devices to vfio-pci, and turns the machine off at the end.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -15,6 +16,7 @@ std::vector<std::string> bind_to_vfio();
 
 // The value of `key=` on the kernel command line; `otherwise` when it is not there.
 std::string command_line(std::string_view key, std::string_view otherwise);
+std::uint64_t command_line_number(std::string_view key, std::uint64_t otherwise);
 
 [[noreturn]] void power_off();
 
