@@ -17,7 +17,7 @@ shift 2
 programs=("$@")
 work=$(mktemp -d)
 trap '[ -z "${IOPLAN_KEEP:-}" ] || cp "$work"/*.log "$IOPLAN_KEEP"; rm -rf "$work"' EXIT
-options="ioplan.seed=${IOPLAN_SEED:-1} ioplan.sequences=${IOPLAN_SEQUENCES:-150} ioplan.steps=${IOPLAN_STEPS:-50} ioplan.plans=${IOPLAN_PLANS:-20}"
+options="ioplan.seed=${IOPLAN_SEED:-1} ioplan.sequences=${IOPLAN_SEQUENCES:-28} ioplan.steps=${IOPLAN_STEPS:-200} ioplan.plans=${IOPLAN_PLANS:-20}"
 
 # archive NAME FILE PATH...: a compressed cpio archive with each FILE at PATH, and the shared libraries that they need.
 archive() {
@@ -77,7 +77,7 @@ boot() {
   timeout "${IOPLAN_TIMEOUT:-240}" qemu-system-x86_64 -machine q35,kernel-irqchip=split -accel tcg,thread=multi -cpu max \
     -m 1G -smp 1 -display none -vga none -serial "file:$work/$name.log" -no-reboot -kernel "$kernel" \
     -initrd "$work/$files.gz" $iommu $machine \
-    -append "console=ttyS0 quiet panic=-1 no_timer_check iommu=nopt $line $options ioplan.run=$cases" \
+    -append "console=ttyS0 quiet vfio-pci.disable_idle_d3=1 panic=-1 no_timer_check iommu=nopt $line $options ioplan.run=$cases" \
     >"$work/$name.qemu" 2>&1 </dev/null || true
 }
 

@@ -53,7 +53,7 @@ bool stands(const Plan& plan, const Host& host, vfio::System& system) {
 }  // namespace
 
 Outcome plans(const Guest& guest) {
-  write_file("/proc/sys/vm/nr_hugepages", "80");
+  write_file("/proc/sys/vm/nr_hugepages", "104");
   const auto system = vfio::linux_system();
   std::mt19937_64 random(guest.seed);
   unsigned applied = 0, infeasible = 0, failed = 0;
@@ -68,7 +68,6 @@ Outcome plans(const Guest& guest) {
       ++(stands(plan, guest.host, *system) ? applied : failed);
     }
   }
-  write_file("/proc/sys/vm/nr_hugepages", "0");
   return {failed == 0 && applied > 0, std::to_string(applied) + " plans applied and observed as predicted, " +
                                           std::to_string(infeasible) + " infeasible, " + std::to_string(failed) + " failed"};
 }
