@@ -47,12 +47,13 @@ make_archives() {
 }
 
 # Two functions of one slot share a group; what is behind a PCI bridge shares one too.
-devices="-device e1000e,addr=3 -device edu,addr=4 -device virtio-rng-pci,addr=5,iommu_platform=on,disable-legacy=on \
+edu=edu,dma_mask=0xffffffffffffffff
+devices="-device e1000e,addr=3 -device $edu,addr=4 -device virtio-rng-pci,addr=5,iommu_platform=on,disable-legacy=on \
 -device e1000,addr=6.0,multifunction=on -device e1000,addr=6.1 -net none"
-behind_bridge="-device pcie-pci-bridge,id=bridge,addr=7 -device e1000,bus=bridge,addr=1 -device edu,bus=bridge,addr=2"
+behind_bridge="-device pcie-pci-bridge,id=bridge,addr=7 -device e1000,bus=bridge,addr=1 -device $edu,bus=bridge,addr=2"
 everywhere=differential,plans
 
-# name | file system | QEMU's IOMMU | devices | kernel command line | cases
+# name | file system | QEMU's IOMMU | devices | kernel command line | cases; `!case`: the guest must not live to judge it
 configurations() {
   local width snoop mode caching
   for width in 39 48; do
@@ -61,7 +62,7 @@ configurations() {
         for caching in on off; do
           local name="intel-aw$width-snoop_$snoop-scalable_$mode-caching_$caching"
           local device="intel-iommu,intremap=on,aw-bits=$width,snoop-control=$snoop,x-scalable-mode=$mode,caching-mode=$caching"
-          echo "$name|bare|-device $device|$devices $behind_bridge|intel_iommu=on,sm_$mode ioplan.devices=9|$everywhere"
+          echo "$name|bare|-device $device|$devices $behind_bridge|intel_iommu=on,sm_$mode ioplan.devices=9|$everywhere,hazards"
         done
       done
     done
@@ -69,31 +70,55 @@ configurations() {
   echo "amd|bare|-device amd-iommu,intremap=on|$devices $behind_bridge|iommufd.allow_unsafe_interrupts=1 ioplan.devices=9|$everywhere"
   # With a PCI bridge in the machine Linux makes no groups behind virtio-iommu at all.
   echo "virtio|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 iommufd.allow_unsafe_interrupts=1 ioplan.isolated_msi=0|$everywhere"
+  # These kill the guest's kernel.
+  local intel="-device intel-iommu,intremap=on|$devices|intel_iommu=on ioplan.devices=7"
+  echo "h3-mock-onto-pci|bare|$intel|!h3_mock_onto_pci"
+  echo "h3-pci-onto-mock|bare|$intel|!h3_pci_onto_mock"
 }
 
+# Replaces the shell that it runs in.
 boot() {
   local name=$1 files=$2 iommu=$3 machine=$4 line=$5 cases=$6
   # shellcheck disable=SC2086
-  timeout "${IOPLAN_TIMEOUT:-240}" qemu-system-x86_64 -machine q35,kernel-irqchip=split -accel tcg,thread=multi -cpu max \
+  exec timeout "${IOPLAN_TIMEOUT:-240}" qemu-system-x86_64 -machine q35,kernel-irqchip=split -accel tcg,thread=multi -cpu max \
     -m 1G -smp 1 -display none -vga none -serial "file:$work/$name.log" -no-reboot -kernel "$kernel" \
     -initrd "$work/$files.gz" $iommu $machine \
-    -append "console=ttyS0 quiet vfio-pci.disable_idle_d3=1 panic=-1 no_timer_check iommu=nopt $line $options ioplan.run=$cases" \
-    >"$work/$name.qemu" 2>&1 </dev/null || true
+    -append "console=ttyS0 quiet vfio-pci.disable_idle_d3=1 panic=-1 no_timer_check iommu=nopt $line $options ioplan.run=${cases#!}" \
+    >"$work/$name.qemu" 2>&1 </dev/null
 }
 
-# What a guest printed: a PASS for each of its cases, no FAIL.
+# A kernel that hangs does so for ever: 15 seconds after the last word are enough.
+boot_to_death() {
+  boot "$@" &
+  local guest=$! silent=0
+  while kill -0 "$guest" 2>/dev/null && [ "$silent" -lt 15 ]; do
+    sleep 1
+    ! grep -aq '^SENT ' "$work/$1.log" 2>/dev/null || silent=$((silent + 1))
+  done
+  kill "$guest" 2>/dev/null || true
+  wait "$guest" || true
+}
+
+# What a guest printed: a PASS for each of its cases, no FAIL. One that must die: the deadly call, and nothing after it.
 judge() {
   local name=$1 cases=$2 log=$work/$1.log case
   [ -f "$log" ] || return 1
+  if [ "${cases#!}" != "$cases" ]; then
+    grep -aq "^SENT ${cases#!}" "$log" && ! grep -aqE '^(PASS|FAIL) ' "$log"
+    return
+  fi
   for case in ${cases//,/ }; do grep -aq "^PASS $case: " "$log" || return 1; done
   ! grep -aq '^FAIL ' "$log"
 }
 
 run_guest() {
   local name=$1 cases=$6 log=$work/$1.log
-  boot "$@"
+  case "$cases" in
+    !*) boot_to_death "$@" ;;
+    *) (boot "$@") || true ;;
+  esac
   if judge "$name" "$cases"; then
-    echo "ok   $name: $(grep -a '^PASS ' "$log" | tr -d '\r' | cut -d' ' -f3- | paste -sd ';')"
+    echo "ok   $name: $(grep -aE '^(PASS|SENT|Oops|BUG:)' "$log" | tr -d '\r' | cut -d' ' -f3- | paste -sd ';')"
   else
     echo "FAIL $name"
     tail -n 80 "$work/$name.qemu" "$log" | tr -d '\r' | sed 's/^/     /'

@@ -32,6 +32,9 @@ struct Outcome {
 
 Outcome differential(const Guest& guest);
 Outcome plans(const Guest& guest);
+Outcome hazards(const Guest& guest);
+Outcome h3_mock_onto_pci(const Guest& guest);
+Outcome h3_pci_onto_mock(const Guest& guest);
 
 struct Case {
   std::string_view name;

@@ -8,6 +8,9 @@ std::span<const Case> all_cases() {
   static constexpr std::array kCases = {
       Case{"differential", differential},
       Case{"plans", plans},
+      Case{"hazards", hazards},
+      Case{"h3_mock_onto_pci", h3_mock_onto_pci},
+      Case{"h3_pci_onto_mock", h3_pci_onto_mock},
   };
   return kCases;
 }

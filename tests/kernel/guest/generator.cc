@@ -39,7 +39,8 @@ constexpr std::array<Weight, kCalls> kWeights = {{{Call::bind, 10},
                                                   {Call::access_create, 1},
                                                   {Call::access_destroy, 1},
                                                   {Call::check_map, 4},
-                                                  {Call::write_pages, 4}}};
+                                                  {Call::write_pages, 4},
+                                                  {Call::dma_write, 0}}};
 
 constexpr unsigned total_weight() {
   unsigned sum = 0;

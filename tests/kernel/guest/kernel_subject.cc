@@ -10,11 +10,13 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <utility>
 
 #include "backends/vfio/uapi.h"
 #include "tests/kernel/guest/boot.h"
+#include "tests/kernel/guest/edu.h"
 #include "tests/kernel/guest/handles.h"
 
 namespace ioplan::kernel_test {
@@ -316,6 +318,18 @@ class KernelSubject final : public Subject {
     c.u.dirty = {0, iova, 64 * kPage, kPage, address(&pages), 0};
     const int e = ask(kTestRequest, c);
     return valued(e, pages);
+  }
+
+  // The engine's buffer holds zeros: it has read nothing yet.
+  Reply dma_write(unsigned device, std::uint64_t offset, std::uint64_t iova) override {
+    constexpr u64 kBytes = 64;
+    auto edu = Edu::open(devices_[device].fd);
+    if (!edu) return {ENODEV};
+    auto* at = reinterpret_cast<unsigned char*>(buffer_.memory + offset);  // NOLINT
+    std::memset(at, 0xa5, kBytes);
+    if (!edu->write_memory(iova, kBytes)) return {ETIME};
+    const bool arrived = std::all_of(at, at + kBytes, [](unsigned char byte) { return byte == 0; });
+    return {arrived ? 0 : EFAULT};
   }
 
  private:

@@ -12,7 +12,7 @@ namespace {
 constexpr std::array<std::string_view, kCalls> kNames = {
     "bind", "unbind", "ioas-alloc", "allow-iovas", "iova-ranges", "map", "copy", "unmap", "set-huge-pages", "get-huge-pages",
     "set-rlimit-mode", "hw-info", "fault-queue-alloc", "hwpt-alloc", "attach", "detach", "set-dirty-tracking",
-    "get-dirty-bitmap", "destroy", "reserve", "access-create", "access-destroy", "check-map", "write-pages"};
+    "get-dirty-bitmap", "destroy", "reserve", "access-create", "access-destroy", "check-map", "write-pages", "dma-write"};
 constexpr std::array<const char*, 4> kKinds = {"ioas", "hwpt", "fault", "device"};
 constexpr std::array<const char*, 4> kSources = {"memory", "file", "read-only", "nowhere"};
 
@@ -62,6 +62,7 @@ std::string to_text(const Operation& o, const Host& host) {
     case Call::destroy: return text + name_of(o.target);
     case Call::access_create: return text + ioas + flags;
     case Call::access_destroy: return text + numbered("access", o.other);
+    case Call::dma_write: return text + device + numbers;
   }
   return text;
 }
@@ -92,6 +93,7 @@ Reply perform(Subject& s, const Operation& o) {
     case Call::access_destroy: return s.access_destroy(o.other);
     case Call::check_map: return s.check_map(o.other, o.a, o.b, o.c);
     case Call::write_pages: return s.write_pages(o.other, o.a, o.b);
+    case Call::dma_write: return s.dma_write(o.device, o.a, o.c);
   }
   return {EINVAL};
 }

@@ -1,6 +1,7 @@
 #include "tests/kernel/guest/sim_subject.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -190,6 +191,10 @@ class SimSubject final : public Subject {
       if (!done.fault.empty()) pages &= ~bit;
     }
     return {0, pages};
+  }
+
+  Reply dma_write(unsigned device, std::uint64_t, std::uint64_t iova) override {
+    return plain(machine_->dma_write(host_.devices[device].id, iova, std::array<std::byte, 64>{}));
   }
 
  private:

@@ -68,6 +68,10 @@ class Subject {
   virtual Reply check_map(unsigned hwpt, std::uint64_t offset, std::uint64_t length, std::uint64_t iova) = 0;
   // A device writes to those of the 64 pages from `iova` on whose bit in `pages` is set. The value: which took it.
   virtual Reply write_pages(unsigned hwpt, std::uint64_t iova, std::uint64_t pages) = 0;
+
+  // An `edu` device writes a few bytes to `iova`, where the buffer's bytes at `offset` should be: 0, or EFAULT when
+  // nothing arrived.
+  virtual Reply dma_write(unsigned device, std::uint64_t offset, std::uint64_t iova) = 0;
 };
 
 inline constexpr std::uint64_t kBufferBytes = std::uint64_t{16} << 20;  // aligned to 2 MiB in both worlds
