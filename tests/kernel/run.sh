@@ -27,7 +27,7 @@ archive() {
   while [ $# -gt 0 ]; do
     mkdir -p "$root$(dirname "$2")"
     cp "$1" "$root$2"
-    { ldd "$1" || true; } | grep -oE '/[^ ]+' | sort -u | while read -r library; do
+    { ldd "$1" 2>/dev/null || true; } | { grep -oE '/[^ ]+' || true; } | sort -u | while read -r library; do
       mkdir -p "$root$(dirname "$library")"
       cp -L "$library" "$root$library"
     done
@@ -51,7 +51,7 @@ edu=edu,dma_mask=0xffffffffffffffff
 devices="-device e1000e,addr=3 -device $edu,addr=4 -device virtio-rng-pci,addr=5,iommu_platform=on,disable-legacy=on \
 -device e1000,addr=6.0,multifunction=on -device e1000,addr=6.1 -net none"
 behind_bridge="-device pcie-pci-bridge,id=bridge,addr=7 -device e1000,bus=bridge,addr=1 -device $edu,bus=bridge,addr=2"
-everywhere=differential,plans
+everywhere=differential,plans,edu_dma
 
 # name | file system | QEMU's IOMMU | devices | kernel command line | cases; `!case`: the guest must not live to judge it
 configurations() {
@@ -70,6 +70,7 @@ configurations() {
   echo "amd|bare|-device amd-iommu,intremap=on|$devices $behind_bridge|iommufd.allow_unsafe_interrupts=1 ioplan.devices=9|$everywhere"
   # With a PCI bridge in the machine Linux makes no groups behind virtio-iommu at all.
   echo "virtio|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 iommufd.allow_unsafe_interrupts=1 ioplan.isolated_msi=0|$everywhere"
+  echo "selftest|full|||ioplan.devices=0|selftest"
   # These kill the guest's kernel.
   local intel="-device intel-iommu,intremap=on|$devices|intel_iommu=on ioplan.devices=7"
   echo "h3-mock-onto-pci|bare|$intel|!h3_mock_onto_pci"

@@ -8,6 +8,8 @@ std::span<const Case> all_cases() {
   static constexpr std::array kCases = {
       Case{"differential", differential},
       Case{"plans", plans},
+      Case{"edu_dma", edu_dma},
+      Case{"selftest", selftest},
       Case{"hazards", hazards},
       Case{"h3_mock_onto_pci", h3_mock_onto_pci},
       Case{"h3_pci_onto_mock", h3_pci_onto_mock},

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "tests/kernel/guest/boot.h"
@@ -21,7 +22,46 @@ namespace ioplan::kernel_test {
 namespace {
 
 using Sequence = std::vector<Operation>;
-using Tally = std::map<std::pair<Call, int>, std::size_t>;
+
+// How often each call ended how: the errno, or 0. Attaches that replace, and those of PASIDs, count apart.
+class Tally {
+ public:
+  void start_sequence() { attached_.clear(); }
+
+  void count(const Operation& o, int errno_value) {
+    ++seen_[{name(o), errno_value}];
+    ++calls_;
+    const std::pair place{o.device, o.flags};
+    if (errno_value != 0) return;
+    if (o.call == Call::attach) attached_.insert(place);
+    if (o.call == Call::detach) attached_.erase(place);
+    if (o.call == Call::unbind) std::erase_if(attached_, [&](const auto& p) { return p.first == o.device; });
+  }
+
+  void print() const {
+    for (const auto& [key, count] : seen_) std::printf("%-20s errno %3d: %zu\n", key.first.c_str(), key.second, count);
+  }
+
+  std::size_t calls() const { return calls_; }
+  std::size_t kinds() const { return seen_.size(); }
+  std::size_t succeeded(const std::string& name) const {
+    const auto it = seen_.find({name, 0});
+    return it == seen_.end() ? 0 : it->second;
+  }
+
+ private:
+  std::string name(const Operation& o) const {
+    std::string name(name_of(o.call));
+    if (o.call == Call::map && o.source == Source::file) name += "-file";
+    if (o.call == Call::attach && attached_.contains({o.device, o.flags})) name = "replace";
+    if ((o.call == Call::attach || o.call == Call::detach) && o.flags != 0) name += "-pasid";
+    return name;
+  }
+
+  std::map<std::pair<std::string, int>, std::size_t> seen_;
+  std::set<std::pair<unsigned, std::uint32_t>> attached_;  // device and PASID, in this sequence
+  std::size_t calls_ = 0;
+};
 
 struct Divergence {
   std::size_t at = 0;
@@ -100,6 +140,7 @@ bool run_sequence(const Guest& guest, std::uint64_t seed, std::size_t steps, Tal
   const Host& host = guest.host;
   Sequence sequence;
   std::optional<Divergence> divergence;
+  tally.start_sequence();
   {
     Pair pair(host);
     Generator generator(guest.bindable, mock_devices(guest), seed);
@@ -108,7 +149,7 @@ bool run_sequence(const Guest& guest, std::uint64_t seed, std::size_t steps, Tal
       Reply reply;
       divergence = ask_both(pair, sequence.back(), reply);
       generator.learn(sequence.back(), reply);
-      ++tally[{sequence.back().call, reply.errno_value}];
+      tally.count(sequence.back(), reply.errno_value);
     }
   }
   if (!divergence) return true;
@@ -118,10 +159,19 @@ bool run_sequence(const Guest& guest, std::uint64_t seed, std::size_t steps, Tal
   return false;
 }
 
-void print(const Tally& tally) {
-  for (const auto& [key, count] : tally) {
-    std::printf("%-20s errno %3d: %zu\n", std::string(name_of(key.first)).c_str(), key.second, count);
+// A mix that no longer reaches what it should would find nothing, and pass.
+std::string missing(const Tally& tally) {
+  static constexpr std::size_t kLeastCalls = 5000, kLeastKinds = 85, kLeastSuccesses = 5;
+  if (tally.calls() < kLeastCalls) return {};
+  if (tally.kinds() < kLeastKinds) return "only " + std::to_string(tally.kinds()) + " kinds of answers";
+  for (const std::string name :
+       {"bind", "unbind", "ioas-alloc", "allow-iovas", "iova-ranges", "map", "map-file", "copy", "unmap", "set-huge-pages",
+        "get-huge-pages", "set-rlimit-mode", "hw-info", "fault-queue-alloc", "hwpt-alloc", "attach", "attach-pasid", "replace",
+        "replace-pasid", "detach", "detach-pasid", "set-dirty-tracking", "get-dirty-bitmap", "destroy", "reserve",
+        "access-create", "access-destroy", "check-map", "write-pages"}) {
+    if (tally.succeeded(name) < kLeastSuccesses) return name + " hardly ever succeeded";
   }
+  return {};
 }
 
 }  // namespace
@@ -134,10 +184,11 @@ Outcome differential(const Guest& guest) {
   for (std::uint64_t i = 0; i < sequences && divergences < stop; ++i) {
     if (!run_sequence(guest, guest.seed * 1'000'003 + i, steps, tally)) ++divergences;
   }
-  print(tally);
-  std::size_t asked = 0;
-  for (const auto& [key, count] : tally) asked += count;
-  return {divergences == 0, std::to_string(asked) + " calls, " + std::to_string(divergences) + " divergences"};
+  tally.print();
+  const std::string gap = missing(tally);
+  if (!gap.empty()) std::printf("  the mix is too thin: %s\n", gap.c_str());
+  return {divergences == 0 && gap.empty(), std::to_string(tally.calls()) + " calls, " + std::to_string(divergences) +
+                                              " divergences, " + std::to_string(tally.kinds()) + " kinds of answers"};
 }
 
 }  // namespace ioplan::kernel_test

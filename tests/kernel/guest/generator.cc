@@ -59,7 +59,10 @@ Call call_at(unsigned draw) {
 }  // namespace
 
 Generator::Generator(std::vector<unsigned> devices, std::vector<unsigned> mock, std::uint64_t seed)
-    : devices_(std::move(devices)), mock_(std::move(mock)), random_(seed) {
+    : devices_(std::move(devices)),
+      mock_(std::move(mock)),
+      random_(seed),
+      theme_(one_in(3) ? Theme::dirty : one_in(4) ? Theme::pasids : Theme::mixed) {
   const std::uint64_t one = 1;
   interesting_ = {0,          kPage,      kMiB,       16 * kMiB,  17 * kMiB, 0x40000000, 0x7fe00000, 0x80000000,
                   0xfec00000, 0xfee00000, 0xfef00000, 0x7fffe00000, 0xfd00000000, 0xffffe00000,
@@ -82,11 +85,12 @@ std::uint64_t Generator::length() {
 
 // 2^20 is one more than any device has.
 std::uint32_t Generator::pasid() {
-  if (!one_in(6)) return 0;
+  if (!one_in(theme_ == Theme::pasids ? 2 : 8)) return 0;
   return one_in(12) ? 1U << 20 : 1 + below(2);
 }
 
 unsigned Generator::device() {
+  if (theme_ != Theme::mixed && one_in(2)) return mock_[below(mock_.size())];
   return bound_.empty() || one_in(12) ? devices_[below(devices_.size())] : bound_[below(bound_.size())];
 }
 
@@ -125,13 +129,21 @@ Call Generator::sensible(Call drawn) {
     case Call::detach:
     case Call::hw_info:
     case Call::unbind: return bound_.empty() ? Call::bind : drawn;
-    case Call::set_dirty_tracking:
-    case Call::check_map: return mock_hwpts_.empty() ? Call::hwpt_alloc : drawn;
+    case Call::check_map: return mock_hwpts_.empty() ? sensible(Call::hwpt_alloc) : drawn;
+    case Call::set_dirty_tracking: return trackable_.empty() ? sensible(Call::hwpt_alloc) : drawn;
     case Call::get_dirty_bitmap:
-    case Call::write_pages: return tracking_.empty() ? Call::set_dirty_tracking : drawn;
+    case Call::write_pages: return tracking_.empty() ? sensible(Call::set_dirty_tracking) : drawn;
     case Call::access_destroy: return accesses_.empty() ? Call::access_create : drawn;
     default: return drawn;
   }
+}
+
+const Generator::Mapping* Generator::mapping_of(unsigned hwpt) {
+  for (unsigned tries = 0; tries < 6 && hwpt < ioas_of_.size(); ++tries) {
+    const Mapping* m = recent_mapping();
+    if (m != nullptr && m->ioas == ioas_of_[hwpt]) return m;
+  }
+  return nullptr;
 }
 
 Operation Generator::next() {
@@ -141,8 +153,10 @@ Operation Generator::next() {
     o.a = below(3);
     return o;
   }
-  o.call = sensible(call_at(below(total_weight())));
-  o.device = o.call == Call::bind ? devices_[below(devices_.size())] : device();
+  static constexpr std::array kDirtyCalls = {Call::get_dirty_bitmap, Call::write_pages, Call::write_pages, Call::check_map, Call::map};
+  const Call drawn = call_at(below(total_weight()));
+  o.call = sensible(theme_ == Theme::dirty && one_in(3) ? kDirtyCalls[below(kDirtyCalls.size())] : drawn);
+  o.device = o.call == Call::bind && theme_ == Theme::mixed ? devices_[below(devices_.size())] : device();
   o.ioas = handle(TargetKind::ioas);
   o.other = handle(TargetKind::hwpt);
   fill(o);
@@ -161,7 +175,7 @@ void Generator::fill(Operation& o) {
     case Call::attach: o.target = attach_target(); o.flags = pasid(); return;
     case Call::detach: o.flags = pasid(); return;
     case Call::set_dirty_tracking:
-      if (!one_in(4)) o.other = recent(mock_hwpts_);
+      if (!one_in(6)) o.other = recent(trackable_);
       o.flags = one_in(3) ? 0 : 1;
       return;
     case Call::get_dirty_bitmap: return fill_dirty_bitmap(o);
@@ -226,8 +240,10 @@ void Generator::fill_unmap(Operation& o) {
 void Generator::fill_hwpt(Operation& o) {
   o.target = one_in(16) ? any_target() : Target{TargetKind::ioas, handle(TargetKind::ioas)};
   o.other = handle(TargetKind::fault_queue);
-  if (one_in(3) && !mock_.empty()) o.device = mock_[below(mock_.size())];
-  if (one_in(2)) return;
+  if (one_in(theme_ == Theme::dirty ? 1 : 3)) o.device = mock_[below(mock_.size())];
+  if (theme_ == Theme::dirty && !one_in(4)) o.flags = kDirtyTracking;
+  if (theme_ == Theme::pasids && !one_in(4)) o.flags = kPasid;
+  if (o.flags != 0 || one_in(2)) return;
   o.flags = one_in(16) ? 16 : 1U << below(4);
   if (one_in(6)) o.flags |= 1U << below(4);
   static_assert((kNestParent | kDirtyTracking | kFaultIdValid | kPasid) == 15);
@@ -239,7 +255,7 @@ void Generator::fill_dirty_bitmap(Operation& o) {
   o.a = address();
   o.b = length();
   o.c = one_in(16) ? 0 : one_in(4) ? 2048 : one_in(8) ? 2 * kMiB : kPage;
-  if (const Mapping* m = recent_mapping()) {
+  if (const Mapping* m = mapping_of(o.other)) {
     const std::uint64_t front = cut();
     o.a = m->iova + front;
     o.b = m->length - std::min(front, m->length);
@@ -249,7 +265,7 @@ void Generator::fill_dirty_bitmap(Operation& o) {
 void Generator::fill_write(Operation& o) {
   if (!one_in(8)) o.other = recent(tracking_);
   o.a = address();
-  if (const Mapping* m = recent_mapping()) o.a = m->iova + below(static_cast<std::size_t>(m->length / kPage + 1)) * kPage;
+  if (const Mapping* m = mapping_of(o.other)) o.a = m->iova + below(static_cast<std::size_t>(m->length / kPage + 1)) * kPage;
   o.b = one_in(2) ? random_() : one_in(4) ? kLast : std::uint64_t{1} << below(64);
 }
 
@@ -258,7 +274,7 @@ void Generator::fill_check(Operation& o) {
   o.b = kPage * (1 + below(16));
   o.a = below(static_cast<std::size_t>((kBufferBytes - o.b) / kPage)) * kPage;
   o.c = address();
-  if (const Mapping* m = recent_mapping()) {
+  if (const Mapping* m = mapping_of(o.other)) {
     o.a = m->offset + cut();
     o.b = one_in(8) ? o.b : std::min(m->length, 64 * kPage);
     o.c = m->iova;
@@ -275,8 +291,7 @@ unsigned Generator::made(TargetKind kind) {
 void Generator::forget(Target target) {
   std::erase(objects(target.kind).live, target.handle);
   if (target.kind != TargetKind::hwpt) return;
-  std::erase(mock_hwpts_, target.handle);
-  std::erase(tracking_, target.handle);
+  for (auto* list : {&mock_hwpts_, &trackable_, &tracking_}) std::erase(*list, target.handle);
 }
 
 void Generator::learn(const Operation& o, const Reply& reply) {
@@ -286,8 +301,9 @@ void Generator::learn(const Operation& o, const Reply& reply) {
     case Call::fault_queue_alloc: made(TargetKind::fault_queue); break;
     case Call::hwpt_alloc: {
       const unsigned handle = made(TargetKind::hwpt);
-      const bool tracks = (o.flags & kDirtyTracking) != 0;
-      if (std::ranges::find(mock_, o.device) != mock_.end() && (tracks || one_in(2))) mock_hwpts_.push_back(handle);
+      ioas_of_.push_back(o.target.handle);
+      if (std::ranges::find(mock_, o.device) != mock_.end()) mock_hwpts_.push_back(handle);
+      if ((o.flags & kDirtyTracking) != 0) trackable_.push_back(handle);
       break;
     }
     case Call::access_create: accesses_.push_back(static_cast<unsigned>(reply.value)); break;

@@ -1,4 +1,7 @@
 // Draws operations for the differential: mostly ones that make sense, often not quite, now and then nonsense.
+//
+// A sequence has a theme, because what is rare everywhere (a dirty page, a HWPT that a PASID may have) is common where
+// one looks for it.
 #pragma once
 
 #include <array>
@@ -19,6 +22,7 @@ class Generator {
   void learn(const Operation& operation, const Reply& reply);
 
  private:
+  enum class Theme : std::uint8_t { mixed, dirty, pasids };
   struct Objects {
     unsigned made = 0;
     std::vector<unsigned> live;  // handles
@@ -56,14 +60,17 @@ class Generator {
   void fill_write(Operation& o);
   void fill_check(Operation& o);
   const Mapping* recent_mapping();
+  const Mapping* mapping_of(unsigned hwpt);  // a recent one of its IOAS
   std::uint64_t cut() { return one_in(4) ? below(3) * std::uint64_t{4096} : 0; }
 
   std::vector<unsigned> devices_, mock_;
   std::mt19937_64 random_;
+  Theme theme_;
   std::array<Objects, 4> objects_{};  // by kind
   std::vector<unsigned> bound_, accesses_;
   std::vector<std::uint64_t> interesting_;
-  std::vector<unsigned> mock_hwpts_, tracking_;
+  std::vector<unsigned> ioas_of_;                           // by HWPT
+  std::vector<unsigned> mock_hwpts_, trackable_, tracking_;  // HWPTs
   std::vector<Mapping> mappings_;  // made, and perhaps gone again
 };
 

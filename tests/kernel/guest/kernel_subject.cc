@@ -209,10 +209,9 @@ class KernelSubject final : public Subject {
     c.data_len = sizeof data;
     c.data_uptr = address(data.data());
     if (const int e = ask(IOMMU_GET_HW_INFO, c)) return {e};
-    Reply reply{0, c.out_max_pasid_log2, {c.out_data_type, c.out_capabilities}};
-    if (c.out_data_type == IOMMU_HW_INFO_TYPE_INTEL_VTD) reply.words.insert(reply.words.end(), {data[1], data[2]});
-    if (c.out_data_type == IOMMU_HW_INFO_TYPE_AMD) reply.words.insert(reply.words.end(), {data[0], data[1]});
-    if (c.out_data_type == kMockHwInfo) reply.words.push_back(data[0] >> 32);
+    Reply reply{0, c.out_max_pasid_log2, {c.out_capabilities}};
+    if (c.out_data_type == IOMMU_HW_INFO_TYPE_INTEL_VTD) reply.words.insert(reply.words.end(), {c.out_data_type, data[1], data[2]});
+    if (c.out_data_type == kMockHwInfo) reply.words.insert(reply.words.end(), {c.out_data_type, data[0] >> 32});
     return reply;
   }
 

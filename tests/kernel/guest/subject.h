@@ -13,7 +13,8 @@
 
 namespace ioplan::kernel_test {
 
-// What a call said: 0 or an errno, and what else can be compared.
+// What a call said: 0 or an errno, and what else can be compared. ENOTRECOVERABLE is the simulator's: Linux must not be
+// asked, because it would crash, or harm whoever asks.
 struct Reply {
   int errno_value = 0;
   std::uint64_t value = 0;             // an IOVA, bytes, a HWPT's handle
@@ -51,6 +52,7 @@ class Subject {
   virtual Reply set_huge_pages(unsigned ioas, std::uint64_t value) = 0;
   virtual Reply get_huge_pages(unsigned ioas) = 0;
   virtual Reply set_rlimit_mode(std::uint64_t value) = 0;
+  // PASID bits, capabilities, and registers, save AMD's: only a kernel with CONFIG_AMD_IOMMU_IOMMUFD tells them.
   virtual Reply hw_info(unsigned device) = 0;
   virtual Reply fault_queue_alloc() = 0;
   virtual Reply hwpt_alloc(unsigned device, Target pt, std::uint32_t flags, unsigned fault_queue) = 0;
