@@ -7,7 +7,8 @@
 # configuration. Needs qemu-system-x86_64 and cpio, no KVM. Every guest must print `PASS case` for every one of its cases.
 # A guest that hangs is killed after IOPLAN_TIMEOUT seconds and counts as a failure.
 #
-# IOPLAN_SEED, IOPLAN_SEQUENCES, IOPLAN_STEPS, IOPLAN_PLANS: how much to ask. IOPLAN_KEEP=FOLDER: keep the consoles there.
+# IOPLAN_SEED, IOPLAN_SEQUENCES, IOPLAN_STEPS, IOPLAN_PLANS: how much to ask. IOPLAN_KEEP=FOLDER: keep the consoles there. IOPLAN_JOBS: how
+# many guests run at once.
 set -euo pipefail
 
 only=
@@ -70,7 +71,8 @@ configurations() {
   echo "amd|bare|-device amd-iommu,intremap=on|$devices $behind_bridge|iommufd.allow_unsafe_interrupts=1 ioplan.devices=9|$everywhere"
   # With a PCI bridge in the machine Linux makes no groups behind virtio-iommu at all.
   echo "virtio|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 iommufd.allow_unsafe_interrupts=1 ioplan.isolated_msi=0|$everywhere"
-  echo "selftest|full|||ioplan.devices=0|selftest"
+  echo "virtio-without-isolated-msi|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 ioplan.isolated_msi=0|isolated_msi"
+  echo "selftest|full||-net none|ioplan.devices=0|selftest"
   # These kill the guest's kernel.
   local intel="-device intel-iommu,intremap=on|$devices|intel_iommu=on ioplan.devices=7"
   echo "h3-mock-onto-pci|bare|$intel|!h3_mock_onto_pci"
@@ -140,8 +142,10 @@ for line in "${list[@]}"; do
   run_guest "$name" "$files" "$iommu" "$machine" "$append" "$cases" &
   running+=($!)
   ran=$((ran + 1))
-  [ ${#running[@]} -lt 2 ] || finish_one
+  [ ${#running[@]} -lt "${IOPLAN_JOBS:-2}" ] || finish_one
 done
 while [ ${#running[@]} -gt 0 ]; do finish_one; done
-echo "$ran of ${#list[@]} configurations ran, $failed failed"
+compared=0
+for calls in $(sed -nE 's/^PASS differential: ([0-9]+) calls.*/\1/p' "$work"/*.log); do compared=$((compared + calls)); done
+echo "$ran of ${#list[@]} configurations ran, $((${#list[@]} - ran)) left out, $failed failed; $compared calls compared"
 [ "$failed" -eq 0 ] && [ "$ran" -gt 0 ] && { [ -n "$only" ] || [ "$ran" -eq ${#list[@]} ]; }

@@ -34,6 +34,7 @@ Outcome differential(const Guest& guest);
 Outcome plans(const Guest& guest);
 Outcome edu_dma(const Guest& guest);
 Outcome selftest(const Guest& guest);
+Outcome isolated_msi(const Guest& guest);
 Outcome hazards(const Guest& guest);
 Outcome h3_mock_onto_pci(const Guest& guest);
 Outcome h3_pci_onto_mock(const Guest& guest);

@@ -10,6 +10,7 @@ std::span<const Case> all_cases() {
       Case{"plans", plans},
       Case{"edu_dma", edu_dma},
       Case{"selftest", selftest},
+      Case{"isolated_msi", isolated_msi},
       Case{"hazards", hazards},
       Case{"h3_mock_onto_pci", h3_mock_onto_pci},
       Case{"h3_pci_onto_mock", h3_pci_onto_mock},

@@ -160,10 +160,10 @@ void try_all(Trial& trial) {
   trial.arrives(kHigh + 4 * kMiB - kBytes, 8 * kMiB - kBytes, kBytes);   // the last ones
   trial.arrives(0x3f0123, 0x1fffa0, kBytes);                             // over page borders, odd addresses
   trial.arrives(8 * kMiB + 0x801, kHigh + 0x200ffd, 1001);               // out of read-only memory
+  trial.read_is_stopped(16 * kMiB);
   trial.is_stopped(0x1000, 8 * kMiB + 0x3000, 8, 0);                     // into read-only memory
   trial.is_stopped(0x2000, 9 * kMiB, 8, 0);                              // behind it, where nothing is
   trial.is_stopped(0x4000, kHigh + 4 * kMiB - 1024, 1032, 1024);         // the last bytes over the end
-  trial.read_is_stopped(16 * kMiB);
 }
 
 // What is behind QEMU's PCI bridge never gets its DMA through an IOMMU of Linux's (README.md).

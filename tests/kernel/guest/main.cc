@@ -16,6 +16,13 @@ namespace {
 Guest gather_guest() {
   const auto vfio = bind_to_vfio();
   Guest guest{.host = gather_host(), .pci = {}, .bindable = {}, .seed = command_line_number("ioplan.seed", 1)};
+  for (const Unit& unit : guest.host.units) {
+    std::printf("unit %s", unit.id.c_str());
+    for (const UnitFact fact : {UnitFact::cap, UnitFact::ecap, UnitFact::efr, UnitFact::efr2}) {
+      if (unit.facts[fact]) std::printf(" %s %#llx", row_of(fact).key.data(), static_cast<unsigned long long>(*unit.facts[fact]));
+    }
+    std::printf("\n");
+  }
   for (unsigned i = 0; i < guest.host.devices.size(); ++i) {
     const Device& device = guest.host.devices[i];
     const bool bound = std::ranges::find(vfio, device.id) != vfio.end();

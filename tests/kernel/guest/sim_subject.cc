@@ -138,7 +138,7 @@ class SimSubject final : public Subject {
     Reply reply;
     reply.words.resize(page_size == 0 ? 1 : length / page_size / 64 + 1);
     const auto mode = flags != 0 ? sim::DirtyRead::keep : sim::DirtyRead::clear;
-    if (overruns(handles_.hwpt(hwpt), iova, length, page_size)) return {ENOTRECOVERABLE};
+    if (is_read_wrong(handles_.hwpt(hwpt), iova, length, page_size)) return {ENOTRECOVERABLE};
     const auto done = context_->hwpt_get_dirty_bitmap(handles_.hwpt(hwpt), mode, iova, length, page_size, reply.words);
     return done ? reply : Reply{done.error().errno_value};
   }
@@ -201,7 +201,7 @@ class SimSubject final : public Subject {
   }
 
  private:
-  static constexpr std::uint64_t kPage = 4096, kMockPage = 2048, kHugePage = std::uint64_t{2} << 20;
+  static constexpr std::uint64_t kPage = 4096, kMockPage = 2048, kMockLargePage = 512 * kMockPage, kHugePage = std::uint64_t{2} << 20;
   static constexpr std::uint32_t kAmdHwInfo = 4;
   static constexpr std::uint64_t kNowhere = std::uint64_t{1} << 46;  // no memory is allocated there
 
@@ -210,15 +210,20 @@ class SimSubject final : public Subject {
 
   // Where Linux 7.2.13 reads dirty bits wrong (README.md): it takes a leaf that lies across an end of the range for one
   // that begins at the range's start, and marks bits behind the range, even behind the caller's bitmap; and it leaves out
-  // the last entry of a leaf of several, which bits of 2 KiB show.
-  bool overruns(sim::ObjectId hwpt, std::uint64_t iova, std::uint64_t length, std::uint64_t page_size) const {
+  // the last entry of a leaf of several: the last 2 KiB of one below 1 MiB, half of one of 2 MiB.
+  bool is_read_wrong(sim::ObjectId hwpt, std::uint64_t iova, std::uint64_t length, std::uint64_t page_size) const {
     const sim::PageTable* table = context_->table(hwpt);
-    if (table == nullptr || !is_mock(*table)) return false;
-    const auto leaf_offset = [&](std::uint64_t at) {
-      const sim::Translation t = sim::probe(machine_->tables(), table->shape(), table->root(), at);
-      return t.fault.empty() ? at & (t.page_size - 1) : 0;
-    };
-    return page_size == kMockPage || leaf_offset(iova) != 0 || leaf_offset(iova + length) != 0;
+    if (table == nullptr || !is_mock(*table) || page_size == 0) return false;
+    const std::uint64_t end = iova + length;
+    for (std::uint64_t at = iova, step = kPage; at < end; at += step) {
+      const sim::Translation leaf = sim::probe(machine_->tables(), table->shape(), table->root(), at);
+      step = kPage;
+      if (!leaf.fault.empty()) continue;
+      if (page_size == kMockPage || (at & (leaf.page_size - 1)) != 0 || leaf.page_size > kMockLargePage) return true;
+      if (end - at < leaf.page_size) return true;
+      step = std::max(kPage, leaf.page_size);
+    }
+    return false;
   }
 
   static Reply plain(const sim::Answer<void>& answer) { return answer ? Reply{} : Reply{answer.error().errno_value}; }
