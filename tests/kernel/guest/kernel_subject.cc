@@ -262,12 +262,14 @@ class KernelSubject final : public Subject {
   }
 
   Reply get_dirty_bitmap(unsigned hwpt, std::uint32_t flags, std::uint64_t iova, std::uint64_t length, std::uint64_t page_size) override {
+    constexpr std::size_t kSlack = 64;  // Linux writes behind the range (README.md)
+    const std::size_t words = page_size == 0 ? 1 : length / page_size / 64 + 1;
     Reply reply;
-    reply.words.resize(page_size == 0 ? 1 : length / page_size / 64 + 1);
+    reply.words.resize(words + kSlack);
     iommu_hwpt_get_dirty_bitmap c{.size = sizeof c, .hwpt_id = handles_.hwpt(hwpt), .flags = flags, .reserved = 0, .iova = iova,
                                   .length = length, .page_size = page_size, .data = address(reply.words.data())};
     reply.errno_value = ask(IOMMU_HWPT_GET_DIRTY_BITMAP, c);
-    if (reply.errno_value != 0) reply.words.clear();
+    reply.words.resize(reply.errno_value == 0 ? words : 0);
     return reply;
   }
 

@@ -82,6 +82,30 @@ Operation detach(unsigned device, std::uint32_t pasid) {
   return o;
 }
 
+Operation set_dirty_tracking(unsigned hwpt) {
+  Operation o = make(Call::set_dirty_tracking);
+  o.other = hwpt;
+  o.flags = 1;
+  return o;
+}
+
+Operation write_page(unsigned hwpt, std::uint64_t iova) {
+  Operation o = make(Call::write_pages);
+  o.other = hwpt;
+  o.a = iova;
+  o.b = 1;
+  return o;
+}
+
+Operation get_dirty_bitmap(unsigned hwpt, std::uint64_t iova, std::uint64_t length) {
+  Operation o = make(Call::get_dirty_bitmap);
+  o.other = hwpt;
+  o.a = iova;
+  o.b = length;
+  o.c = 4096;
+  return o;
+}
+
 Operation dma_write(unsigned device, std::uint64_t offset, std::uint64_t iova) {
   Operation o = make(Call::dma_write, device);
   o.a = offset;

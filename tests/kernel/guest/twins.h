@@ -39,9 +39,12 @@ Operation hwpt_alloc(unsigned device, unsigned ioas, std::uint32_t flags = 0, un
 Operation attach_ioas(unsigned device, unsigned ioas);
 Operation attach_hwpt(unsigned device, unsigned hwpt, std::uint32_t pasid = 0);
 Operation detach(unsigned device, std::uint32_t pasid = 0);
+Operation set_dirty_tracking(unsigned hwpt);
+Operation write_page(unsigned hwpt, std::uint64_t iova);
+Operation get_dirty_bitmap(unsigned hwpt, std::uint64_t iova, std::uint64_t length);
 // The device writes where the buffer's bytes at `offset` are mapped: 0, or EFAULT when nothing arrives.
 Operation dma_write(unsigned device, std::uint64_t offset, std::uint64_t iova);
 
-inline constexpr std::uint32_t kFaultIdValid = 4, kPasidFlag = 8;
+inline constexpr std::uint32_t kDirtyTracking = 2, kFaultIdValid = 4;
 
 }  // namespace ioplan::kernel_test
