@@ -28,7 +28,8 @@ std::string read_file(const std::string& path) {
   if (fd < 0) return {};
   std::string text;
   std::array<char, 4096> part;  // NOLINT(cppcoreguidelines-pro-type-member-init)
-  for (ssize_t n = 0; (n = read(fd, part.data(), part.size())) > 0;) text.append(part.data(), static_cast<std::size_t>(n));
+  for (ssize_t n = 0; (n = read(fd, part.data(), part.size())) > 0;)
+    text.append(part.data(), static_cast<std::size_t>(n));
   close(fd);
   while (!text.empty() && (text.back() == '\n' || text.back() == '\0')) text.pop_back();
   return text;

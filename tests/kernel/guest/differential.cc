@@ -1,7 +1,8 @@
-// Linux and the simulator are asked the same random questions, and every answer must be equal: errno, IOVA, ranges, bits.
+// Linux and the simulator are asked the same random questions, and every answer must be equal: errno, IOVA, ranges,
+// bits.
 //
-// Kernel command line: ioplan.sequences of ioplan.steps calls each; ioplan.stop ends the case after so many divergences.
-// A sequence that diverges is shrunk by leaving out calls as long as it still diverges, then printed.
+// Kernel command line: ioplan.sequences of ioplan.steps calls each; ioplan.stop ends the case after so many
+// divergences. A sequence that diverges is shrunk by leaving out calls as long as it still diverges, then printed.
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -164,11 +165,35 @@ std::string missing(const Tally& tally) {
   static constexpr std::size_t kLeastCalls = 5000, kLeastKinds = 85, kLeastSuccesses = 5;
   if (tally.calls() < kLeastCalls) return {};
   if (tally.kinds() < kLeastKinds) return "only " + std::to_string(tally.kinds()) + " kinds of answers";
-  for (const std::string name :
-       {"bind", "unbind", "ioas-alloc", "allow-iovas", "iova-ranges", "map", "map-file", "copy", "unmap", "set-huge-pages",
-        "get-huge-pages", "set-rlimit-mode", "hw-info", "fault-queue-alloc", "hwpt-alloc", "attach", "attach-pasid", "replace",
-        "replace-pasid", "detach", "detach-pasid", "set-dirty-tracking", "get-dirty-bitmap", "destroy", "reserve",
-        "access-create", "access-destroy", "check-map", "write-pages"}) {
+  for (const std::string name : {"bind",
+                                 "unbind",
+                                 "ioas-alloc",
+                                 "allow-iovas",
+                                 "iova-ranges",
+                                 "map",
+                                 "map-file",
+                                 "copy",
+                                 "unmap",
+                                 "set-huge-pages",
+                                 "get-huge-pages",
+                                 "set-rlimit-mode",
+                                 "hw-info",
+                                 "fault-queue-alloc",
+                                 "hwpt-alloc",
+                                 "attach",
+                                 "attach-pasid",
+                                 "replace",
+                                 "replace-pasid",
+                                 "detach",
+                                 "detach-pasid",
+                                 "set-dirty-tracking",
+                                 "get-dirty-bitmap",
+                                 "destroy",
+                                 "reserve",
+                                 "access-create",
+                                 "access-destroy",
+                                 "check-map",
+                                 "write-pages"}) {
     if (tally.succeeded(name) < kLeastSuccesses) return name + " hardly ever succeeded";
   }
   return {};
@@ -177,7 +202,8 @@ std::string missing(const Tally& tally) {
 }  // namespace
 
 Outcome differential(const Guest& guest) {
-  const std::uint64_t sequences = command_line_number("ioplan.sequences", 28), stop = command_line_number("ioplan.stop", 6);
+  const std::uint64_t sequences = command_line_number("ioplan.sequences", 28),
+                      stop = command_line_number("ioplan.stop", 6);
   const std::size_t steps = command_line_number("ioplan.steps", 200);
   Tally tally;
   std::size_t divergences = 0;
@@ -188,7 +214,7 @@ Outcome differential(const Guest& guest) {
   const std::string gap = missing(tally);
   if (!gap.empty()) std::printf("  the mix is too thin: %s\n", gap.c_str());
   return {divergences == 0 && gap.empty(), std::to_string(tally.calls()) + " calls, " + std::to_string(divergences) +
-                                              " divergences, " + std::to_string(tally.kinds()) + " kinds of answers"};
+                                               " divergences, " + std::to_string(tally.kinds()) + " kinds of answers"};
 }
 
 }  // namespace ioplan::kernel_test

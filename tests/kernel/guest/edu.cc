@@ -16,12 +16,13 @@ constexpr std::uint64_t kPage = 4096;
 constexpr std::uint64_t kOwnBuffer = 0x40000;
 constexpr std::uint64_t kSource = 0x80, kDestination = 0x88, kCount = 0x90, kCommand = 0x98;
 constexpr std::uint64_t kRun = 1, kToMemory = 2;
-constexpr std::uint32_t kBar0 = 0, kConfig = 7;            // VFIO_PCI_*_REGION_INDEX
-constexpr std::uint64_t kPciCommand = 4;                   // of the configuration space
+constexpr std::uint32_t kBar0 = 0, kConfig = 7;  // VFIO_PCI_*_REGION_INDEX
+constexpr std::uint64_t kPciCommand = 4;         // of the configuration space
 constexpr std::uint16_t kMemory = 2, kBusMaster = 4;
 
 std::optional<std::uint64_t> region_offset(int device, std::uint32_t index) {
-  uapi::vfio_region_info info{.argsz = sizeof info, .flags = 0, .index = index, .cap_offset = 0, .size = 0, .offset = 0};
+  uapi::vfio_region_info info{
+      .argsz = sizeof info, .flags = 0, .index = index, .cap_offset = 0, .size = 0, .offset = 0};
   if (ioctl(device, uapi::VFIO_DEVICE_GET_REGION_INFO, &info) < 0 || info.size == 0) return std::nullopt;
   return info.offset;
 }
@@ -57,7 +58,9 @@ Edu::~Edu() {
 }
 
 bool Edu::read_memory(std::uint64_t iova, std::uint64_t bytes) { return transfer(iova, kOwnBuffer, bytes, kRun); }
-bool Edu::write_memory(std::uint64_t iova, std::uint64_t bytes) { return transfer(kOwnBuffer, iova, bytes, kRun | kToMemory); }
+bool Edu::write_memory(std::uint64_t iova, std::uint64_t bytes) {
+  return transfer(kOwnBuffer, iova, bytes, kRun | kToMemory);
+}
 
 bool Edu::transfer(std::uint64_t from, std::uint64_t to, std::uint64_t bytes, std::uint64_t command) {
   at(kSource) = from;

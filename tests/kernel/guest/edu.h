@@ -2,7 +2,8 @@
 //
 // Its registers (docs/specs/edu.rst of QEMU): 0x80 source, 0x88 destination, 0x90 count, 0x98 command (bit 0 starts it,
 // bit 1: from the buffer to memory); the buffer is at 0x40000 of the engine's own addresses and the CPU cannot see it.
-// A transfer takes a tenth of a second. QEMU ends itself when one reaches the buffer's last byte, so half of it is used.
+// A transfer takes a tenth of a second. QEMU ends itself when one reaches the buffer's last byte, so half of it is
+// used.
 #pragma once
 
 #include <cstdint>

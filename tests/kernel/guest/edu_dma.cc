@@ -127,7 +127,8 @@ class Trial {
     if (!well) std::printf("  DMA of %s at 0x%" PRIx64 " %s\n", name_.c_str(), iova, otherwise);
   }
 
-  // What the kernel logs of the fault. Several tries: QEMU drops a fault while an earlier one of the device is not yet read.
+  // What the kernel logs of the fault. Several tries: QEMU drops a fault while an earlier one of the device is not yet
+  // read.
   template <class Transfer>
   std::string fault(std::uint64_t iova, Transfer transfer) {
     char page[32];
@@ -156,14 +157,14 @@ class Trial {
 
 void try_all(Trial& trial) {
   constexpr std::uint64_t kBytes = Edu::kBuffer;
-  trial.arrives(0, kHigh, kBytes);                                       // the first bytes of both
-  trial.arrives(kHigh + 4 * kMiB - kBytes, 8 * kMiB - kBytes, kBytes);   // the last ones
-  trial.arrives(0x3f0123, 0x1fffa0, kBytes);                             // over page borders, odd addresses
-  trial.arrives(8 * kMiB + 0x801, kHigh + 0x200ffd, 1001);               // out of read-only memory
+  trial.arrives(0, kHigh, kBytes);                                      // the first bytes of both
+  trial.arrives(kHigh + 4 * kMiB - kBytes, 8 * kMiB - kBytes, kBytes);  // the last ones
+  trial.arrives(0x3f0123, 0x1fffa0, kBytes);                            // over page borders, odd addresses
+  trial.arrives(8 * kMiB + 0x801, kHigh + 0x200ffd, 1001);              // out of read-only memory
   trial.read_is_stopped(16 * kMiB);
-  trial.is_stopped(0x1000, 8 * kMiB + 0x3000, 8, 0);                     // into read-only memory
-  trial.is_stopped(0x2000, 9 * kMiB, 8, 0);                              // behind it, where nothing is
-  trial.is_stopped(0x4000, kHigh + 4 * kMiB - 1024, 1032, 1024);         // the last bytes over the end
+  trial.is_stopped(0x1000, 8 * kMiB + 0x3000, 8, 0);              // into read-only memory
+  trial.is_stopped(0x2000, 9 * kMiB, 8, 0);                       // behind it, where nothing is
+  trial.is_stopped(0x4000, kHigh + 4 * kMiB - 1024, 1032, 1024);  // the last bytes over the end
 }
 
 // What is behind QEMU's PCI bridge never gets its DMA through an IOMMU of Linux's (README.md).

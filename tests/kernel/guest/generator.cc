@@ -62,11 +62,30 @@ Generator::Generator(std::vector<unsigned> devices, std::vector<unsigned> mock, 
     : devices_(std::move(devices)),
       mock_(std::move(mock)),
       random_(seed),
-      theme_(one_in(3) ? Theme::dirty : one_in(4) ? Theme::pasids : Theme::mixed) {
+      theme_(one_in(3)   ? Theme::dirty
+             : one_in(4) ? Theme::pasids
+                         : Theme::mixed) {
   const std::uint64_t one = 1;
-  interesting_ = {0,          kPage,      kMiB,       16 * kMiB,  17 * kMiB, 0x40000000, 0x7fe00000, 0x80000000,
-                  0xfec00000, 0xfee00000, 0xfef00000, 0x7fffe00000, 0xfd00000000, 0xffffe00000,
-                  one << 39, (one << 47) - 2 * kMiB, one << 47, (one << 48) - 2 * kMiB, one << 48, kLast - 2 * kMiB + 1,
+  interesting_ = {0,
+                  kPage,
+                  kMiB,
+                  16 * kMiB,
+                  17 * kMiB,
+                  0x40000000,
+                  0x7fe00000,
+                  0x80000000,
+                  0xfec00000,
+                  0xfee00000,
+                  0xfef00000,
+                  0x7fffe00000,
+                  0xfd00000000,
+                  0xffffe00000,
+                  one << 39,
+                  (one << 47) - 2 * kMiB,
+                  one << 47,
+                  (one << 48) - 2 * kMiB,
+                  one << 48,
+                  kLast - 2 * kMiB + 1,
                   kLast - kPage + 1};
 }
 
@@ -78,7 +97,8 @@ std::uint64_t Generator::address() {
 }
 
 std::uint64_t Generator::length() {
-  static constexpr std::array<std::uint64_t, 8> kLengths = {kPage, kPage, 2 * kPage, 16 * kPage, 64 * kPage, kMiB, 2 * kMiB, 3 * kMiB + kPage};
+  static constexpr std::array<std::uint64_t, 8> kLengths = {kPage,      kPage, 2 * kPage, 16 * kPage,
+                                                            64 * kPage, kMiB,  2 * kMiB,  3 * kMiB + kPage};
   if (one_in(32)) return below(3) == 0 ? 0 : below(2) * 2048 + 2048;
   return kLengths[below(kLengths.size())];
 }
@@ -90,13 +110,15 @@ std::uint32_t Generator::pasid() {
 }
 
 unsigned Generator::device() {
-  if (theme_ != Theme::mixed && one_in(2)) return mock_[below(mock_.size())];
+  if (theme_ == Theme::pasids && !one_in(3)) return mock_.back();  // it has PASIDs
+  if (theme_ == Theme::dirty && one_in(2)) return mock_[below(mock_.size())];
   return bound_.empty() || one_in(12) ? devices_[below(devices_.size())] : bound_[below(bound_.size())];
 }
 
 unsigned Generator::recent(const std::vector<unsigned>& handles) {
   if (handles.empty()) return 0;
-  return one_in(4) ? handles[below(handles.size())] : handles[handles.size() - 1 - below(std::min<std::size_t>(handles.size(), 3))];
+  return one_in(4) ? handles[below(handles.size())]
+                   : handles[handles.size() - 1 - below(std::min<std::size_t>(handles.size(), 3))];
 }
 
 unsigned Generator::handle(TargetKind kind) {
@@ -106,6 +128,7 @@ unsigned Generator::handle(TargetKind kind) {
 
 Target Generator::attach_target() {
   if (one_in(40)) return any_target();
+  if (theme_ == Theme::pasids && !for_pasids_.empty() && !one_in(4)) return {TargetKind::hwpt, recent(for_pasids_)};
   const TargetKind kind = objects(TargetKind::hwpt).live.empty() || one_in(2) ? TargetKind::ioas : TargetKind::hwpt;
   return {kind, handle(kind)};
 }
@@ -128,13 +151,19 @@ Call Generator::sensible(Call drawn) {
     case Call::attach:
     case Call::detach:
     case Call::hw_info:
-    case Call::unbind: return bound_.empty() ? Call::bind : drawn;
-    case Call::check_map: return mock_hwpts_.empty() ? sensible(Call::hwpt_alloc) : drawn;
-    case Call::set_dirty_tracking: return trackable_.empty() ? sensible(Call::hwpt_alloc) : drawn;
+    case Call::unbind:
+      return bound_.empty() ? Call::bind : drawn;
+    case Call::check_map:
+      return mock_hwpts_.empty() ? sensible(Call::hwpt_alloc) : drawn;
+    case Call::set_dirty_tracking:
+      return trackable_.empty() ? sensible(Call::hwpt_alloc) : drawn;
     case Call::get_dirty_bitmap:
-    case Call::write_pages: return tracking_.empty() ? sensible(Call::set_dirty_tracking) : drawn;
-    case Call::access_destroy: return accesses_.empty() ? Call::access_create : drawn;
-    default: return drawn;
+    case Call::write_pages:
+      return tracking_.empty() ? sensible(Call::set_dirty_tracking) : drawn;
+    case Call::access_destroy:
+      return accesses_.empty() ? Call::access_create : drawn;
+    default:
+      return drawn;
   }
 }
 
@@ -149,11 +178,12 @@ const Generator::Mapping* Generator::mapping_of(unsigned hwpt) {
 Operation Generator::next() {
   Operation o;
   if (objects(TargetKind::ioas).live.empty()) {
-    if (one_in(4)) o.call = Call::set_rlimit_mode;
+    if (one_in(2)) o.call = Call::set_rlimit_mode;
     o.a = below(3);
     return o;
   }
-  static constexpr std::array kDirtyCalls = {Call::get_dirty_bitmap, Call::write_pages, Call::write_pages, Call::check_map, Call::map};
+  static constexpr std::array kDirtyCalls = {Call::get_dirty_bitmap, Call::write_pages, Call::write_pages,
+                                             Call::check_map, Call::map};
   const Call drawn = call_at(below(total_weight()));
   o.call = sensible(theme_ == Theme::dirty && one_in(3) ? kDirtyCalls[below(kDirtyCalls.size())] : drawn);
   o.device = o.call == Call::bind && theme_ == Theme::mixed ? devices_[below(devices_.size())] : device();
@@ -165,30 +195,52 @@ Operation Generator::next() {
 
 void Generator::fill(Operation& o) {
   switch (o.call) {
-    case Call::allow_iovas: return fill_allowed(o);
-    case Call::map: return fill_map(o);
-    case Call::copy: return fill_copy(o);
-    case Call::unmap: return fill_unmap(o);
+    case Call::allow_iovas:
+      return fill_allowed(o);
+    case Call::map:
+      return fill_map(o);
+    case Call::copy:
+      return fill_copy(o);
+    case Call::unmap:
+      return fill_unmap(o);
     case Call::set_huge_pages:
-    case Call::set_rlimit_mode: o.a = one_in(12) ? 2 : below(2); return;
-    case Call::hwpt_alloc: return fill_hwpt(o);
-    case Call::attach: o.target = attach_target(); o.flags = pasid(); return;
-    case Call::detach: o.flags = pasid(); return;
+    case Call::set_rlimit_mode:
+      o.a = one_in(12) ? 2 : below(2);
+      return;
+    case Call::hwpt_alloc:
+      return fill_hwpt(o);
+    case Call::attach:
+      o.target = attach_target();
+      o.flags = pasid();
+      return;
+    case Call::detach:
+      o.flags = pasid();
+      return;
     case Call::set_dirty_tracking:
       if (!one_in(6)) o.other = recent(trackable_);
       o.flags = one_in(3) ? 0 : 1;
       return;
-    case Call::get_dirty_bitmap: return fill_dirty_bitmap(o);
-    case Call::destroy: o.target = any_target(); return;
+    case Call::get_dirty_bitmap:
+      return fill_dirty_bitmap(o);
+    case Call::destroy:
+      o.target = any_target();
+      return;
     case Call::reserve:
       o.a = one_in(3) ? address() : 32 * kMiB + below(1024) * kPage;
       o.b = one_in(24) ? kLast : length();
       return;
-    case Call::access_create: o.flags = below(2); return;
-    case Call::access_destroy: o.other = one_in(8) ? below(accesses_.size() + 1) : recent(accesses_); return;
-    case Call::check_map: return fill_check(o);
-    case Call::write_pages: return fill_write(o);
-    default: return;
+    case Call::access_create:
+      o.flags = below(2);
+      return;
+    case Call::access_destroy:
+      o.other = one_in(8) ? below(accesses_.size() + 1) : recent(accesses_);
+      return;
+    case Call::check_map:
+      return fill_check(o);
+    case Call::write_pages:
+      return fill_write(o);
+    default:
+      return;
   }
 }
 
@@ -240,7 +292,7 @@ void Generator::fill_unmap(Operation& o) {
 void Generator::fill_hwpt(Operation& o) {
   o.target = one_in(16) ? any_target() : Target{TargetKind::ioas, handle(TargetKind::ioas)};
   o.other = handle(TargetKind::fault_queue);
-  if (one_in(theme_ == Theme::dirty ? 1 : 3)) o.device = mock_[below(mock_.size())];
+  if (theme_ == Theme::dirty || (theme_ == Theme::mixed && one_in(3))) o.device = mock_[below(mock_.size())];
   if (theme_ == Theme::dirty && !one_in(4)) o.flags = kDirtyTracking;
   if (theme_ == Theme::pasids && !one_in(4)) o.flags = kPasid;
   if (o.flags != 0 || one_in(2)) return;
@@ -265,7 +317,8 @@ void Generator::fill_dirty_bitmap(Operation& o) {
 void Generator::fill_write(Operation& o) {
   if (!one_in(8)) o.other = recent(tracking_);
   o.a = address();
-  if (const Mapping* m = mapping_of(o.other)) o.a = m->iova + below(static_cast<std::size_t>(m->length / kPage + 1)) * kPage;
+  if (const Mapping* m = mapping_of(o.other))
+    o.a = m->iova + below(static_cast<std::size_t>(m->length / kPage + 1)) * kPage;
   o.b = one_in(2) ? random_() : one_in(4) ? kLast : std::uint64_t{1} << below(64);
 }
 
@@ -291,36 +344,54 @@ unsigned Generator::made(TargetKind kind) {
 void Generator::forget(Target target) {
   std::erase(objects(target.kind).live, target.handle);
   if (target.kind != TargetKind::hwpt) return;
-  for (auto* list : {&mock_hwpts_, &trackable_, &tracking_}) std::erase(*list, target.handle);
+  for (auto* list : {&mock_hwpts_, &trackable_, &tracking_, &for_pasids_}) std::erase(*list, target.handle);
 }
 
 void Generator::learn(const Operation& o, const Reply& reply) {
   if (reply.errno_value != 0) return;
   switch (o.call) {
-    case Call::ioas_alloc: made(TargetKind::ioas); break;
-    case Call::fault_queue_alloc: made(TargetKind::fault_queue); break;
+    case Call::ioas_alloc:
+      made(TargetKind::ioas);
+      break;
+    case Call::fault_queue_alloc:
+      made(TargetKind::fault_queue);
+      break;
     case Call::hwpt_alloc: {
       const unsigned handle = made(TargetKind::hwpt);
       ioas_of_.push_back(o.target.handle);
       if (std::ranges::find(mock_, o.device) != mock_.end()) mock_hwpts_.push_back(handle);
       if ((o.flags & kDirtyTracking) != 0) trackable_.push_back(handle);
+      if ((o.flags & kPasid) != 0) for_pasids_.push_back(handle);
       break;
     }
-    case Call::access_create: accesses_.push_back(static_cast<unsigned>(reply.value)); break;
-    case Call::access_destroy: std::erase(accesses_, o.other); break;
+    case Call::access_create:
+      accesses_.push_back(static_cast<unsigned>(reply.value));
+      break;
+    case Call::access_destroy:
+      std::erase(accesses_, o.other);
+      break;
     case Call::set_dirty_tracking:
       std::erase(tracking_, o.other);
       if (o.flags != 0) tracking_.push_back(o.other);
       break;
-    case Call::bind: bound_.push_back(o.device); break;
-    case Call::unbind: std::erase(bound_, o.device); break;
-    case Call::destroy: forget(o.target); break;
+    case Call::bind:
+      bound_.push_back(o.device);
+      break;
+    case Call::unbind:
+      std::erase(bound_, o.device);
+      break;
+    case Call::destroy:
+      forget(o.target);
+      break;
     case Call::map:
       mappings_.push_back({o.ioas, reply.value, o.b, o.source, o.a});
       if ((o.flags & kFixed) == 0) interesting_.push_back(reply.value);
       break;
-    case Call::copy: mappings_.push_back({o.ioas, reply.value, o.a, Source::memory, 0}); break;
-    default: break;
+    case Call::copy:
+      mappings_.push_back({o.ioas, reply.value, o.a, Source::memory, 0});
+      break;
+    default:
+      break;
   }
 }
 

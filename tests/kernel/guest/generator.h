@@ -69,9 +69,9 @@ class Generator {
   std::array<Objects, 4> objects_{};  // by kind
   std::vector<unsigned> bound_, accesses_;
   std::vector<std::uint64_t> interesting_;
-  std::vector<unsigned> ioas_of_;                           // by HWPT
-  std::vector<unsigned> mock_hwpts_, trackable_, tracking_;  // HWPTs
-  std::vector<Mapping> mappings_;  // made, and perhaps gone again
+  std::vector<unsigned> ioas_of_;                                         // by HWPT
+  std::vector<unsigned> mock_hwpts_, trackable_, tracking_, for_pasids_;  // HWPTs
+  std::vector<Mapping> mappings_;                                         // made, and perhaps gone again
 };
 
 }  // namespace ioplan::kernel_test

@@ -15,9 +15,7 @@ class Handles {
  public:
   explicit Handles(std::size_t devices) : attached_(devices) { list(TargetKind::device).assign(devices, kNoSuchId); }
 
-  std::uint32_t id(Target t) const {
-    return t.handle < list(t.kind).size() ? list(t.kind)[t.handle] : kNoSuchId;
-  }
+  std::uint32_t id(Target t) const { return t.handle < list(t.kind).size() ? list(t.kind)[t.handle] : kNoSuchId; }
   std::uint32_t ioas(unsigned handle) const { return id({TargetKind::ioas, handle}); }
   std::uint32_t hwpt(unsigned handle) const { return id({TargetKind::hwpt, handle}); }
   std::uint32_t device(unsigned number) const { return id({TargetKind::device, number}); }

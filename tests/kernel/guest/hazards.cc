@@ -38,7 +38,8 @@ bool holds_window(const Reply& ranges) {
   return false;
 }
 
-// H1: after a refused replace the device has no translation, though iommufd records the old HWPT. Detach and attach repair.
+// H1: after a refused replace the device has no translation, though iommufd records the old HWPT. Detach and attach
+// repair.
 bool refused_replace_blocks_dma(const Guest& guest) {
   const unsigned edu = first_edu(guest);
   Twins twins(guest);
@@ -123,8 +124,8 @@ bool refused_replaces_free_the_msi_window(const Guest& guest) {
   return twins.agree();
 }
 
-// Found here, and not in KR: what Linux makes of dirty leaves (README.md). The simulator reads them right, and says so when
-// Linux would not.
+// Found here, and not in KR: what Linux makes of dirty leaves (README.md). The simulator reads them right, and says so
+// when Linux would not.
 void write_to_tracked_memory(Twins& twins, unsigned mock, std::uint64_t length) {
   twins.expect(0, bind(mock));
   twins.expect(0, ioas_alloc());
@@ -166,7 +167,8 @@ Outcome kills_linux(Twins& twins, const std::string& name, const Operation& repl
   std::printf("SENT %s\n", name.c_str());
   std::fflush(stdout);
   const Reply reply = perform(twins.linux_kernel(), replace);
-  return {false, "Linux survived a replace across owners (errno " + std::to_string(reply.errno_value) + "): KR 2.4 H3 has changed"};
+  return {false, "Linux survived a replace across owners (errno " + std::to_string(reply.errno_value) +
+                     "): KR 2.4 H3 has changed"};
 }
 
 }  // namespace
@@ -176,19 +178,21 @@ Outcome hazards(const Guest& guest) {
     const char* name;
     bool (*holds)(const Guest&);
   };
-  static constexpr Hazard kHazards[] = {{"H1: a refused replace blocks DMA", refused_replace_blocks_dma},
-                                        {"H1: a good replace repairs", good_replace_repairs},
-                                        {"H1: a refused attach is harmless", refused_attach_is_harmless},
-                                        {"H2: refused replaces free the MSI window", refused_replaces_free_the_msi_window},
-                                        {"a dirty bitmap lacks half a page", dirty_bitmap_lacks_half_a_page},
-                                        {"a dirty bitmap overruns its range", dirty_bitmap_overruns_its_range}};
+  static constexpr Hazard kHazards[] = {
+      {"H1: a refused replace blocks DMA", refused_replace_blocks_dma},
+      {"H1: a good replace repairs", good_replace_repairs},
+      {"H1: a refused attach is harmless", refused_attach_is_harmless},
+      {"H2: refused replaces free the MSI window", refused_replaces_free_the_msi_window},
+      {"a dirty bitmap lacks half a page", dirty_bitmap_lacks_half_a_page},
+      {"a dirty bitmap overruns its range", dirty_bitmap_overruns_its_range}};
   unsigned failed = 0;
   for (const Hazard& hazard : kHazards) {
     if (hazard.holds(guest)) continue;
     std::printf("  failed: %s\n", hazard.name);
     ++failed;
   }
-  return {failed == 0, std::to_string(std::size(kHazards) - failed) + " of " + std::to_string(std::size(kHazards)) + " as KR 2.4, README.md and the simulator say"};
+  return {failed == 0, std::to_string(std::size(kHazards) - failed) + " of " + std::to_string(std::size(kHazards)) +
+                           " as KR 2.4, README.md and the simulator say"};
 }
 
 Outcome h3_mock_onto_pci(const Guest& guest) {

@@ -48,7 +48,8 @@ ReservedType type_of(const std::string& name) {
 std::vector<ReservedRegion> read_regions(const std::string& group) {
   std::vector<ReservedRegion> regions;
   std::istringstream lines(read_file("/sys/kernel/iommu_groups/" + group + "/reserved_regions"));
-  for (std::string start, last, type; lines >> start >> last >> type;) regions.push_back({{hex(start), hex(last)}, type_of(type)});
+  for (std::string start, last, type; lines >> start >> last >> type;)
+    regions.push_back({{hex(start), hex(last)}, type_of(type)});
   return regions;
 }
 

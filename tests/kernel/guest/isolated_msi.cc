@@ -1,4 +1,5 @@
-// A machine without isolated MSI, and without `iommufd.allow_unsafe_interrupts`: no PCI device can be bound, mock ones can.
+// A machine without isolated MSI, and without `iommufd.allow_unsafe_interrupts`: no PCI device can be bound, mock ones
+// can.
 #include <cerrno>
 
 #include "tests/kernel/guest/twins.h"

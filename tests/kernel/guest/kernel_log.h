@@ -12,7 +12,8 @@ class KernelLog {
   ~KernelLog();
   KernelLog(const KernelLog&) = delete;
 
-  // The first new line that holds both texts; waits for it up to two seconds, empty when none came.
+  // The first new line that holds both texts (which are case-sensitive); waits for it up to two seconds, empty when
+  // none came.
   std::string wait_for(std::string_view first, std::string_view second);
 
  private:

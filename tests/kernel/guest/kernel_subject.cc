@@ -85,17 +85,19 @@ Buffer make_buffer() {
   b.file = memfd_create("buffer", MFD_HUGETLB | MFD_CLOEXEC);
   if (b.file < 0 || ftruncate(b.file, static_cast<off_t>(kBufferBytes)) != 0) return b;
   b.memory = place(mmap(nullptr, kBufferBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, b.file, 0));
-  b.read_only = place(mmap(nullptr, kBufferBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE, -1, 0));
-  const u64 hole = place(mmap(nullptr, 2 * kBufferBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  b.read_only =
+      place(mmap(nullptr, kBufferBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE, -1, 0));
+  const u64 hole =
+      place(mmap(nullptr, 2 * kBufferBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   b.nowhere = (hole + kHugePage - 1) & ~(kHugePage - 1);
   return b;
 }
 
 struct BoundDevice {
-  int fd = -1;          // of the cdev; -1 for a mock device
-  u32 id = 0;           // the iommufd object
-  u32 mock = 0;         // the selftest object
-  u32 own_ioas = 0;     // of a mock device
+  int fd = -1;              // of the cdev; -1 for a mock device
+  u32 id = 0;               // the iommufd object
+  u32 mock = 0;             // the selftest object
+  u32 own_ioas = 0;         // of a mock device
   std::vector<u32> pasids;  // attached
 };
 
@@ -123,9 +125,7 @@ class KernelSubject final : public Subject {
     close(iommufd_);
   }
 
-  Reply bind(unsigned device) override {
-    return is_mock(device) ? bind_mock(device) : bind_vfio(device);
-  }
+  Reply bind(unsigned device) override { return is_mock(device) ? bind_mock(device) : bind_vfio(device); }
 
   Reply unbind(unsigned device) override {
     BoundDevice& d = devices_[device];
@@ -150,15 +150,22 @@ class KernelSubject final : public Subject {
   Reply allow_iovas(unsigned ioas, std::span<const Range> ranges) override {
     std::vector<iommu_iova_range> list;
     for (const Range& r : ranges) list.push_back({r.start, r.last});
-    iommu_ioas_allow_iovas c{.size = sizeof c, .ioas_id = handles_.ioas(ioas), .num_iovas = static_cast<u32>(list.size()),
-                             .reserved = 0, .allowed_iovas = address(list.data())};
+    iommu_ioas_allow_iovas c{.size = sizeof c,
+                             .ioas_id = handles_.ioas(ioas),
+                             .num_iovas = static_cast<u32>(list.size()),
+                             .reserved = 0,
+                             .allowed_iovas = address(list.data())};
     return {ask(IOMMU_IOAS_ALLOW_IOVAS, c)};
   }
 
   Reply iova_ranges(unsigned ioas) override {
     std::vector<iommu_iova_range> list(64);
-    iommu_ioas_iova_ranges c{.size = sizeof c, .ioas_id = handles_.ioas(ioas), .num_iovas = 64, .reserved = 0,
-                             .allowed_iovas = address(list.data()), .out_iova_alignment = 0};
+    iommu_ioas_iova_ranges c{.size = sizeof c,
+                             .ioas_id = handles_.ioas(ioas),
+                             .num_iovas = 64,
+                             .reserved = 0,
+                             .allowed_iovas = address(list.data()),
+                             .out_iova_alignment = 0};
     Reply reply{ask(IOMMU_IOAS_IOVA_RANGES, c)};
     if (reply.errno_value != 0) return reply;
     reply.value = c.out_iova_alignment;
@@ -166,23 +173,42 @@ class KernelSubject final : public Subject {
     return reply;
   }
 
-  Reply map(unsigned ioas, std::uint32_t flags, Source source, std::uint64_t offset, std::uint64_t length, std::uint64_t iova) override {
+  Reply map(unsigned ioas, std::uint32_t flags, Source source, std::uint64_t offset, std::uint64_t length,
+            std::uint64_t iova) override {
     if (source == Source::file) {
-      iommu_ioas_map_file c{.size = sizeof c, .flags = flags, .ioas_id = handles_.ioas(ioas), .fd = buffer_.file,
-                            .start = offset, .length = length, .iova = iova};
+      iommu_ioas_map_file c{.size = sizeof c,
+                            .flags = flags,
+                            .ioas_id = handles_.ioas(ioas),
+                            .fd = buffer_.file,
+                            .start = offset,
+                            .length = length,
+                            .iova = iova};
       const int e = ask(IOMMU_IOAS_MAP_FILE, c);
       return valued(e, c.iova);
     }
-    const u64 base = source == Source::memory ? buffer_.memory : source == Source::read_only ? buffer_.read_only : buffer_.nowhere;
-    iommu_ioas_map c{.size = sizeof c, .flags = flags, .ioas_id = handles_.ioas(ioas), .reserved = 0,
-                     .user_va = base + offset, .length = length, .iova = iova};
+    const u64 base = source == Source::memory      ? buffer_.memory
+                     : source == Source::read_only ? buffer_.read_only
+                                                   : buffer_.nowhere;
+    iommu_ioas_map c{.size = sizeof c,
+                     .flags = flags,
+                     .ioas_id = handles_.ioas(ioas),
+                     .reserved = 0,
+                     .user_va = base + offset,
+                     .length = length,
+                     .iova = iova};
     const int e = ask(IOMMU_IOAS_MAP, c);
     return valued(e, c.iova);
   }
 
-  Reply copy(unsigned dst, unsigned src, std::uint32_t flags, std::uint64_t length, std::uint64_t dst_iova, std::uint64_t src_iova) override {
-    iommu_ioas_copy c{.size = sizeof c, .flags = flags, .dst_ioas_id = handles_.ioas(dst), .src_ioas_id = handles_.ioas(src),
-                      .length = length, .dst_iova = dst_iova, .src_iova = src_iova};
+  Reply copy(unsigned dst, unsigned src, std::uint32_t flags, std::uint64_t length, std::uint64_t dst_iova,
+             std::uint64_t src_iova) override {
+    iommu_ioas_copy c{.size = sizeof c,
+                      .flags = flags,
+                      .dst_ioas_id = handles_.ioas(dst),
+                      .src_ioas_id = handles_.ioas(src),
+                      .length = length,
+                      .dst_iova = dst_iova,
+                      .src_iova = src_iova};
     const int e = ask(IOMMU_IOAS_COPY, c);
     return valued(e, c.dst_iova);
   }
@@ -199,7 +225,9 @@ class KernelSubject final : public Subject {
   Reply get_huge_pages(unsigned ioas) override {
     return option(IOMMU_OPTION_HUGE_PAGES, IOMMU_OPTION_OP_GET, handles_.ioas(ioas), 0);
   }
-  Reply set_rlimit_mode(std::uint64_t value) override { return option(IOMMU_OPTION_RLIMIT_MODE, IOMMU_OPTION_OP_SET, 0, value); }
+  Reply set_rlimit_mode(std::uint64_t value) override {
+    return option(IOMMU_OPTION_RLIMIT_MODE, IOMMU_OPTION_OP_SET, 0, value);
+  }
 
   Reply hw_info(unsigned device) override {
     std::array<u64, 3> data{};
@@ -210,7 +238,8 @@ class KernelSubject final : public Subject {
     c.data_uptr = address(data.data());
     if (const int e = ask(IOMMU_GET_HW_INFO, c)) return {e};
     Reply reply{0, c.out_max_pasid_log2, {c.out_capabilities}};
-    if (c.out_data_type == IOMMU_HW_INFO_TYPE_INTEL_VTD) reply.words.insert(reply.words.end(), {c.out_data_type, data[1], data[2]});
+    if (c.out_data_type == IOMMU_HW_INFO_TYPE_INTEL_VTD)
+      reply.words.insert(reply.words.end(), {c.out_data_type, data[1], data[2]});
     if (c.out_data_type == kMockHwInfo) reply.words.insert(reply.words.end(), {c.out_data_type, data[0] >> 32});
     return reply;
   }
@@ -252,7 +281,8 @@ class KernelSubject final : public Subject {
     std::erase(d.pasids, pasid);
     if (pasid == 0) handles_.detach(device);
     if (is_mock(device)) return {detach_mock_pasid(d, pasid)};
-    vfio_device_detach_iommufd_pt c{.argsz = sizeof c, .flags = pasid != 0 ? VFIO_DEVICE_DETACH_PASID : 0, .pasid = pasid};
+    vfio_device_detach_iommufd_pt c{
+        .argsz = sizeof c, .flags = pasid != 0 ? VFIO_DEVICE_DETACH_PASID : 0, .pasid = pasid};
     return {ask_fd(d.fd, VFIO_DEVICE_DETACH_IOMMUFD_PT, c)};
   }
 
@@ -261,13 +291,20 @@ class KernelSubject final : public Subject {
     return {ask(IOMMU_HWPT_SET_DIRTY_TRACKING, c)};
   }
 
-  Reply get_dirty_bitmap(unsigned hwpt, std::uint32_t flags, std::uint64_t iova, std::uint64_t length, std::uint64_t page_size) override {
+  Reply get_dirty_bitmap(unsigned hwpt, std::uint32_t flags, std::uint64_t iova, std::uint64_t length,
+                         std::uint64_t page_size) override {
     constexpr std::size_t kSlack = 64;  // Linux writes behind the range (README.md)
     const std::size_t words = page_size == 0 ? 1 : length / page_size / 64 + 1;
     Reply reply;
     reply.words.resize(words + kSlack);
-    iommu_hwpt_get_dirty_bitmap c{.size = sizeof c, .hwpt_id = handles_.hwpt(hwpt), .flags = flags, .reserved = 0, .iova = iova,
-                                  .length = length, .page_size = page_size, .data = address(reply.words.data())};
+    iommu_hwpt_get_dirty_bitmap c{.size = sizeof c,
+                                  .hwpt_id = handles_.hwpt(hwpt),
+                                  .flags = flags,
+                                  .reserved = 0,
+                                  .iova = iova,
+                                  .length = length,
+                                  .page_size = page_size,
+                                  .data = address(reply.words.data())};
     reply.errno_value = ask(IOMMU_HWPT_GET_DIRTY_BITMAP, c);
     reply.words.resize(reply.errno_value == 0 ? words : 0);
     return reply;
@@ -351,7 +388,8 @@ class KernelSubject final : public Subject {
   }
 
   Reply option(u32 id, u16 operation, u32 object, u64 value) const {
-    iommu_option c{.size = sizeof c, .option_id = id, .op = operation, .reserved = 0, .object_id = object, .val64 = value};
+    iommu_option c{
+        .size = sizeof c, .option_id = id, .op = operation, .reserved = 0, .object_id = object, .val64 = value};
     const int e = ask(IOMMU_OPTION, c);
     return valued(e, c.val64);
   }
@@ -359,9 +397,7 @@ class KernelSubject final : public Subject {
   static Reply valued(int e, u64 value) { return e != 0 ? Reply{e} : Reply{0, value}; }
   Reply made(int e, TargetKind kind, u32 id) { return e != 0 ? Reply{e} : Reply{0, handles_.add(kind, id)}; }
 
-  bool is_mock(unsigned device) const {
-    return host_.unit(*host_.devices[device].unit).driver == Driver::mock;
-  }
+  bool is_mock(unsigned device) const { return host_.unit(*host_.devices[device].unit).driver == Driver::mock; }
 
   Reply bind_mock(unsigned device) {
     BoundDevice& d = devices_[device];
@@ -435,7 +471,8 @@ class KernelSubject final : public Subject {
   }
 
   static int attach_vfio(const BoundDevice& d, u32& pt, u32 pasid) {
-    vfio_device_attach_iommufd_pt c{.argsz = sizeof c, .flags = pasid != 0 ? VFIO_DEVICE_ATTACH_PASID : 0, .pt_id = pt, .pasid = pasid};
+    vfio_device_attach_iommufd_pt c{
+        .argsz = sizeof c, .flags = pasid != 0 ? VFIO_DEVICE_ATTACH_PASID : 0, .pt_id = pt, .pasid = pasid};
     const int e = ask_fd(d.fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, c);
     pt = c.pt_id;
     return e;

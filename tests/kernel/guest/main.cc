@@ -19,7 +19,8 @@ Guest gather_guest() {
   for (const Unit& unit : guest.host.units) {
     std::printf("unit %s", unit.id.c_str());
     for (const UnitFact fact : {UnitFact::cap, UnitFact::ecap, UnitFact::efr, UnitFact::efr2}) {
-      if (unit.facts[fact]) std::printf(" %s %#llx", row_of(fact).key.data(), static_cast<unsigned long long>(*unit.facts[fact]));
+      if (unit.facts[fact])
+        std::printf(" %s %#llx", row_of(fact).key.data(), static_cast<unsigned long long>(*unit.facts[fact]));
     }
     std::printf("\n");
   }

@@ -12,9 +12,31 @@
 namespace ioplan::kernel_test {
 
 enum class Call : std::uint8_t {
-  bind, unbind, ioas_alloc, allow_iovas, iova_ranges, map, copy, unmap, set_huge_pages, get_huge_pages, set_rlimit_mode,
-  hw_info, fault_queue_alloc, hwpt_alloc, attach, detach, set_dirty_tracking, get_dirty_bitmap, destroy, reserve,
-  access_create, access_destroy, check_map, write_pages, dma_write
+  bind,
+  unbind,
+  ioas_alloc,
+  allow_iovas,
+  iova_ranges,
+  map,
+  copy,
+  unmap,
+  set_huge_pages,
+  get_huge_pages,
+  set_rlimit_mode,
+  hw_info,
+  fault_queue_alloc,
+  hwpt_alloc,
+  attach,
+  detach,
+  set_dirty_tracking,
+  get_dirty_bitmap,
+  destroy,
+  reserve,
+  access_create,
+  access_destroy,
+  check_map,
+  write_pages,
+  dma_write
 };
 inline constexpr std::size_t kCalls = 25;
 

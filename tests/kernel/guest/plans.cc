@@ -69,7 +69,8 @@ Outcome plans(const Guest& guest) {
     }
   }
   return {failed == 0 && applied > 0, std::to_string(applied) + " plans applied and observed as predicted, " +
-                                          std::to_string(infeasible) + " infeasible, " + std::to_string(failed) + " failed"};
+                                          std::to_string(infeasible) + " infeasible, " + std::to_string(failed) +
+                                          " failed"};
 }
 
 }  // namespace ioplan::kernel_test

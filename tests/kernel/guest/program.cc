@@ -29,7 +29,8 @@ ProgramResult run_program(const std::vector<std::string>& command) {
   close(ends[1]);
   ProgramResult result;
   std::array<char, 4096> part;  // NOLINT(cppcoreguidelines-pro-type-member-init)
-  for (ssize_t n = 0; (n = read(ends[0], part.data(), part.size())) > 0;) result.output.append(part.data(), static_cast<std::size_t>(n));
+  for (ssize_t n = 0; (n = read(ends[0], part.data(), part.size())) > 0;)
+    result.output.append(part.data(), static_cast<std::size_t>(n));
   close(ends[0]);
   int status = 0;
   if (child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status)) result.status = WEXITSTATUS(status);

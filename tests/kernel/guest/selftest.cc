@@ -1,5 +1,5 @@
-// The kernel's own selftest of iommufd (tools/testing/selftests/iommu), which run.sh puts into this guest: it shows that
-// the kernel under test is sound. It wants 64 huge pages and prints TAP.
+// The kernel's own selftest of iommufd (tools/testing/selftests/iommu), which run.sh puts into this guest: it shows
+// that the kernel under test is sound. It wants 64 huge pages and prints TAP.
 #include <cstdio>
 #include <sstream>
 
@@ -16,7 +16,8 @@ Outcome selftest(const Guest&) {
   std::istringstream lines(result.output);
   for (std::string line; std::getline(lines, line);) {
     if (line.starts_with("# Totals:")) totals = line.substr(line.find("pass:"));
-    const bool told = line.starts_with("ok ") || line.starts_with("# OK") || line.starts_with("#  RUN") || line.starts_with("#            OK");
+    const bool told = line.starts_with("ok ") || line.starts_with("# OK") || line.starts_with("#  RUN") ||
+                      line.starts_with("#            OK");
     if (!told) std::printf("  %s\n", line.c_str());
   }
   const bool passed = result.status == 0 && totals.starts_with("pass:") && totals.find(" fail:0 ") != std::string::npos;

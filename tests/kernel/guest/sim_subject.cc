@@ -73,13 +73,17 @@ class SimSubject final : public Subject {
     return reply;
   }
 
-  Reply map(unsigned ioas, std::uint32_t flags, Source source, std::uint64_t offset, std::uint64_t length, std::uint64_t iova) override {
+  Reply map(unsigned ioas, std::uint32_t flags, Source source, std::uint64_t offset, std::uint64_t length,
+            std::uint64_t iova) override {
     const sim::ObjectId id = handles_.ioas(ioas);
     if (source == Source::file) return valued(context_->ioas_map_file(id, flags, buffer_.fd, offset, length, iova));
-    const std::uint64_t base = source == Source::memory ? buffer_.user_va : source == Source::read_only ? read_only_.user_va : kNowhere;
+    const std::uint64_t base = source == Source::memory      ? buffer_.user_va
+                               : source == Source::read_only ? read_only_.user_va
+                                                             : kNowhere;
     return valued(context_->ioas_map(id, flags, base + offset, length, iova));
   }
-  Reply copy(unsigned dst, unsigned src, std::uint32_t flags, std::uint64_t length, std::uint64_t dst_iova, std::uint64_t src_iova) override {
+  Reply copy(unsigned dst, unsigned src, std::uint32_t flags, std::uint64_t length, std::uint64_t dst_iova,
+             std::uint64_t src_iova) override {
     return valued(context_->ioas_copy(handles_.ioas(dst), handles_.ioas(src), flags, length, dst_iova, src_iova));
   }
   Reply unmap(unsigned ioas, std::uint64_t iova, std::uint64_t length) override {
@@ -89,7 +93,9 @@ class SimSubject final : public Subject {
     const auto done = context_->set_option(sim::Option::huge_pages, handles_.ioas(ioas), value);
     return done ? Reply{0, value} : Reply{done.error().errno_value};
   }
-  Reply get_huge_pages(unsigned ioas) override { return valued(context_->get_option(sim::Option::huge_pages, handles_.ioas(ioas))); }
+  Reply get_huge_pages(unsigned ioas) override {
+    return valued(context_->get_option(sim::Option::huge_pages, handles_.ioas(ioas)));
+  }
   Reply set_rlimit_mode(std::uint64_t value) override {
     const auto done = context_->set_option(sim::Option::rlimit_mode, 0, value);
     return done ? Reply{0, value} : Reply{done.error().errno_value};
@@ -134,7 +140,8 @@ class SimSubject final : public Subject {
     return reply;
   }
 
-  Reply get_dirty_bitmap(unsigned hwpt, std::uint32_t flags, std::uint64_t iova, std::uint64_t length, std::uint64_t page_size) override {
+  Reply get_dirty_bitmap(unsigned hwpt, std::uint32_t flags, std::uint64_t iova, std::uint64_t length,
+                         std::uint64_t page_size) override {
     Reply reply;
     reply.words.resize(page_size == 0 ? 1 : length / page_size / 64 + 1);
     const auto mode = flags != 0 ? sim::DirtyRead::keep : sim::DirtyRead::clear;
@@ -190,7 +197,8 @@ class SimSubject final : public Subject {
     for (unsigned i = 0; i < 64; ++i) {
       const std::uint64_t bit = std::uint64_t{1} << i;
       if ((pages & bit) == 0) continue;
-      const auto done = sim::walk(machine_->tables(), table->shape(), table->root(), iova + i * kPage, sim::DmaAccess::write);
+      const auto done =
+          sim::walk(machine_->tables(), table->shape(), table->root(), iova + i * kPage, sim::DmaAccess::write);
       if (!done.fault.empty()) pages &= ~bit;
     }
     return {0, pages};
@@ -201,7 +209,8 @@ class SimSubject final : public Subject {
   }
 
  private:
-  static constexpr std::uint64_t kPage = 4096, kMockPage = 2048, kMockLargePage = 512 * kMockPage, kHugePage = std::uint64_t{2} << 20;
+  static constexpr std::uint64_t kPage = 4096, kMockPage = 2048, kMockLargePage = 512 * kMockPage,
+                                 kHugePage = std::uint64_t{2} << 20;
   static constexpr std::uint32_t kAmdHwInfo = 4;
   static constexpr std::uint64_t kNowhere = std::uint64_t{1} << 46;  // no memory is allocated there
 
@@ -209,8 +218,8 @@ class SimSubject final : public Subject {
   bool is_mock(unsigned device) const { return host_.unit(*host_.devices[device].unit).driver == Driver::mock; }
 
   // Where Linux 7.2.13 reads dirty bits wrong (README.md): it takes a leaf that lies across an end of the range for one
-  // that begins at the range's start, and marks bits behind the range, even behind the caller's bitmap; and it leaves out
-  // the last entry of a leaf of several: the last 2 KiB of one below 1 MiB, half of one of 2 MiB.
+  // that begins at the range's start, and marks bits behind the range, even behind the caller's bitmap; and it leaves
+  // out the last entry of a leaf of several: the last 2 KiB of one below 1 MiB, half of one of 2 MiB.
   bool is_read_wrong(sim::ObjectId hwpt, std::uint64_t iova, std::uint64_t length, std::uint64_t page_size) const {
     const sim::PageTable* table = context_->table(hwpt);
     if (table == nullptr || !is_mock(*table) || page_size == 0) return false;

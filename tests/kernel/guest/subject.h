@@ -33,8 +33,8 @@ struct Target {
   friend bool operator==(const Target&, const Target&) = default;
 };
 
-// What a map is of. `memory` and `file` are the same buffer of kBufferBytes, in pages of 2 MiB; `read_only` is memory that
-// nobody may write, `nowhere` an address without memory.
+// What a map is of. `memory` and `file` are the same buffer of kBufferBytes, in pages of 2 MiB; `read_only` is memory
+// that nobody may write, `nowhere` an address without memory.
 enum class Source : std::uint8_t { memory, file, read_only, nowhere };
 
 class Subject {
@@ -46,8 +46,10 @@ class Subject {
   virtual Reply ioas_alloc() = 0;
   virtual Reply allow_iovas(unsigned ioas, std::span<const Range> ranges) = 0;
   virtual Reply iova_ranges(unsigned ioas) = 0;
-  virtual Reply map(unsigned ioas, std::uint32_t flags, Source source, std::uint64_t offset, std::uint64_t length, std::uint64_t iova) = 0;
-  virtual Reply copy(unsigned dst, unsigned src, std::uint32_t flags, std::uint64_t length, std::uint64_t dst_iova, std::uint64_t src_iova) = 0;
+  virtual Reply map(unsigned ioas, std::uint32_t flags, Source source, std::uint64_t offset, std::uint64_t length,
+                    std::uint64_t iova) = 0;
+  virtual Reply copy(unsigned dst, unsigned src, std::uint32_t flags, std::uint64_t length, std::uint64_t dst_iova,
+                     std::uint64_t src_iova) = 0;
   virtual Reply unmap(unsigned ioas, std::uint64_t iova, std::uint64_t length) = 0;
   virtual Reply set_huge_pages(unsigned ioas, std::uint64_t value) = 0;
   virtual Reply get_huge_pages(unsigned ioas) = 0;
@@ -59,7 +61,8 @@ class Subject {
   virtual Reply attach(unsigned device, Target target, std::uint32_t pasid) = 0;
   virtual Reply detach(unsigned device, std::uint32_t pasid) = 0;
   virtual Reply set_dirty_tracking(unsigned hwpt, std::uint32_t enable) = 0;
-  virtual Reply get_dirty_bitmap(unsigned hwpt, std::uint32_t flags, std::uint64_t iova, std::uint64_t length, std::uint64_t page_size) = 0;
+  virtual Reply get_dirty_bitmap(unsigned hwpt, std::uint32_t flags, std::uint64_t iova, std::uint64_t length,
+                                 std::uint64_t page_size) = 0;
   virtual Reply destroy(Target target) = 0;
 
   // What only the mock driver and iommufd's selftest can do. `reserve` lasts as long as the IOAS.

@@ -28,14 +28,16 @@ Operation attach_to(unsigned device, Target target, std::uint32_t pasid) {
 
 }  // namespace
 
-Twins::Twins(const Guest& guest) : guest_(guest), linux_(make_kernel_subject(guest.host)), simulator_(make_sim_subject(guest.host)) {}
+Twins::Twins(const Guest& guest)
+    : guest_(guest), linux_(make_kernel_subject(guest.host)), simulator_(make_sim_subject(guest.host)) {}
 
 Reply Twins::expect(int errno_value, const Operation& operation) {
   const Reply sim = perform(*simulator_, operation), kernel = perform(*linux_, operation);
   if (kernel == sim && kernel.errno_value == errno_value) return kernel;
   agree_ = false;
-  std::printf("  %s: expected errno %d, linux %d, simulator %d%s\n", to_text(operation, guest_.host).c_str(), errno_value,
-              kernel.errno_value, sim.errno_value, kernel.errno_value == sim.errno_value ? ", with another value" : "");
+  std::printf("  %s: expected errno %d, linux %d, simulator %d%s\n", to_text(operation, guest_.host).c_str(),
+              errno_value, kernel.errno_value, sim.errno_value,
+              kernel.errno_value == sim.errno_value ? ", with another value" : "");
   return kernel;
 }
 
@@ -50,7 +52,9 @@ Operation ioas_alloc() { return make(Call::ioas_alloc); }
 Operation iova_ranges(unsigned ioas) { return make(Call::iova_ranges, 0, ioas); }
 Operation fault_queue_alloc() { return make(Call::fault_queue_alloc); }
 Operation attach_ioas(unsigned device, unsigned ioas) { return attach_to(device, {TargetKind::ioas, ioas}, 0); }
-Operation attach_hwpt(unsigned device, unsigned hwpt, std::uint32_t pasid) { return attach_to(device, {TargetKind::hwpt, hwpt}, pasid); }
+Operation attach_hwpt(unsigned device, unsigned hwpt, std::uint32_t pasid) {
+  return attach_to(device, {TargetKind::hwpt, hwpt}, pasid);
+}
 
 Operation map(unsigned ioas, std::uint64_t offset, std::uint64_t length, std::uint64_t iova) {
   Operation o = make(Call::map, 0, ioas);
