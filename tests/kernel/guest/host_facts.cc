@@ -48,7 +48,8 @@ ReservedType type_of(const std::string& name) {
 std::vector<ReservedRegion> read_regions(const std::string& group) {
   std::vector<ReservedRegion> regions;
   std::istringstream lines(read_file("/sys/kernel/iommu_groups/" + group + "/reserved_regions"));
-  for (std::string start, last, type; lines >> start >> last >> type;) regions.push_back({{hex(start), hex(last)}, type_of(type)});
+  for (std::string start, last, type; lines >> start >> last >> type;)
+    regions.push_back({{hex(start), hex(last)}, type_of(type)});
   return regions;
 }
 
@@ -60,6 +61,8 @@ Device read_device(const std::string& id, const Host& host) {
   const std::string group = link_name(folder + "/iommu_group");
   device.group = static_cast<std::uint32_t>(std::strtoul(group.c_str(), nullptr, 10));
   device.facts[DeviceFact::device_class] = hex(read_file(folder + "/class"));
+  device.facts[DeviceFact::vendor] = hex(read_file(folder + "/vendor"));
+  device.facts[DeviceFact::device] = hex(read_file(folder + "/device"));
   device.facts[DeviceFact::dma_coherent] = 1;
   device.facts[DeviceFact::pasid_bits] = 0;
   device.reserved = read_regions(group);
