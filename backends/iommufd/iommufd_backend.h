@@ -63,7 +63,7 @@ class IommufdBackend final : public Backend {
   // Dirty tracking of one HWPT of the plan: what devices write, seen by their IOMMU. Turning it on forgets what was
   // dirty before. Errors: the HWPT is not there, or was allocated without `dirty-tracking`.
   Result<void> track_dirty(std::string_view hwpt, DirtyTracking tracking);
-  // Adds what was written to in the bitmap's range; all of it must be mapped. When this fails, bits that were read
+  // Adds what was written to in the bitmap's range; which must be a whole mapped range. When this fails, bits that were read
   // (and cleared) so far are in the bitmap.
   Result<void> read_dirty(std::string_view hwpt, DirtyRead read, DirtyBitmap& into);
   // The same of all HWPTs of a VM: tracking begins in all or in none, and a page is dirty when one of them says so.
