@@ -111,6 +111,14 @@ class Commands {
         ->required();
     command->add_flag("--dry-run", apply_.dry_run, "print the steps and touch nothing");
     command->add_flag("--hold", apply_.hold, "with iommufd: keep the plan applied until SIGINT or SIGTERM; else it ends with the command");
+    command->add_option("--iommu-fd", apply_.iommu_descriptor, "with iommufd: an open descriptor of /dev/iommu, inherited")->type_name("N");
+    command->add_option("--device-fd", apply_.device_descriptors, "with iommufd: an open descriptor of a device of the plan, inherited; for each device that is passed")
+        ->type_name("DEVICE=N")
+        ->allow_extra_args(false);
+    command->add_option("--accounting", apply_.accounting, "with iommufd: whose locked memory counts against RLIMIT_MEMLOCK, all of the user's (per-user) or this process's (per-process)")
+        ->check(CLI::IsMember({"per-user", "per-process"}).description(""))
+        ->default_str("per-user")
+        ->type_name("MODE");
     command->add_option("--fail-nth", apply_.fail_nth, "make the N-th operation of the simulator that can fail do so")
         ->check(CLI::PositiveNumber.description(""))
         ->type_name("N");

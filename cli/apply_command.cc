@@ -1,9 +1,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -274,6 +276,10 @@ Result<void> require_backend(const ApplyArguments& arguments) {
   if (real && arguments.fail_nth != 0)
     return failure("`--fail-nth` makes the simulator fail", "give it with `--backend sim`");
   if (!real && arguments.hold) return failure("`--hold` keeps what the kernel holds", "give it with `--backend iommufd`");
+  const bool passed = arguments.iommu_descriptor || !arguments.device_descriptors.empty();
+  if (!real && (passed || arguments.accounting != "per-user")) {
+    return failure("`--iommu-fd`, `--device-fd` and `--accounting` are about /dev/iommu", "give them with `--backend iommufd`");
+  }
   if (real || arguments.backend == "sim") return {};
   return failure(fmt::format("the backend `{}` is not there yet", arguments.backend),
                  "`--backend sim` carries the plan out on a simulated host, `--backend iommufd` on this one");
@@ -324,13 +330,51 @@ void hold(Outcome& outcome) {
   sigwait(&signals, &signal);
 }
 
+bool binds(const Plan& plan, std::string_view device) {
+  return std::ranges::any_of(plan.steps, [&](const Step& s) { return s.kind == StepKind::bind && s.device == device; });
+}
+
+// "0000:01:00.0=7": the last `=`, because a device's name may hold one.
+Result<std::pair<std::string, int>> device_descriptor(const std::string& text, const Plan& plan) {
+  const std::size_t at = text.rfind('=');
+  const auto number = parse_integer(at == std::string::npos ? "" : text.substr(at + 1));
+  if (at == 0 || !number || *number > std::numeric_limits<int>::max()) {
+    return failure(fmt::format("`--device-fd {}` is no DEVICE=N", text), "for example `--device-fd 0000:01:00.0=7`");
+  }
+  std::string device = text.substr(0, at);
+  if (binds(plan, device)) return std::pair(std::move(device), static_cast<int>(*number));
+  std::vector<std::string> known;
+  for (const Step& s : plan.steps) {
+    if (s.kind == StepKind::bind) known.push_back(s.device);
+  }
+  return failure(fmt::format("`--device-fd {}`: the plan has no device `{}`", text, device),
+                 fmt::format("it binds {}", fmt::join(known, ", ")));
+}
+
+Result<iommufd::IommufdOptions> options_of(const ApplyArguments& arguments, const Plan& plan) {
+  iommufd::IommufdOptions options;
+  options.iommu = arguments.iommu_descriptor;
+  if (arguments.accounting == "per-process") options.accounting = iommufd::Accounting::per_process;
+  for (const std::string& text : arguments.device_descriptors) {
+    const auto passed = device_descriptor(text, plan);
+    if (!passed) return tl::make_unexpected(passed.error());
+    if (!options.devices.insert(*passed).second)
+      return failure(fmt::format("`{}` is passed twice", passed->first));
+  }
+  return options;
+}
+
 Outcome carry_out(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
-  const auto system = iommufd::linux_system();
-  iommufd::IommufdBackend backend(*system, host);
+  const auto options = options_of(arguments, plan);
+  if (!options) return bad_input(options.error());
+  const auto system = vfio::linux_system();
+  iommufd::IommufdBackend backend(*system, host, *options);
   if (arguments.dry_run)
     return told({plan, host, backend.name(), dry_run(plan, host, backend), true}, arguments.format);
   Outcome outcome =
       told({plan, host, backend.name(), apply_with_progress(plan, host, backend), false}, arguments.format);
+  for (const std::string& again : backend.pinned_again())
+    outcome.err += fmt::format("warning: pinned a second time: {}\n", again);
   if (arguments.hold && outcome.code == kYes) hold(outcome);
   return outcome;
 }

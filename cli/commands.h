@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -33,6 +34,9 @@ struct ApplyArguments {
   std::string backend;
   bool dry_run = false;
   bool hold = false;           // keep what the kernel holds until a signal
+  std::optional<int> iommu_descriptor;          // /dev/iommu, inherited
+  std::vector<std::string> device_descriptors;  // "DEVICE=N": VFIO cdevs, inherited
+  std::string accounting = "per-user";          // whose locked memory is counted: per-user, per-process
   std::uint64_t fail_nth = 0;  // of the simulator's operations that can fail; 0: none
   std::vector<std::string> files;
   Format format = Format::text;

@@ -364,6 +364,26 @@ TEST_F(Cli, ApplyKnowsItsBackends) {
              "error: --backend: qemu not in {sim,iommufd,type1}\nhelp: `ioplan apply --help` shows how\n");
 }
 
+TEST_F(Cli, ApplyLooksAtPassedDescriptors) {
+  write("plan.json", ran(std::string("plan -o json") + kDrhd).out);
+  const std::string apply = "apply plan.json --backend iommufd three-drhd/host ";
+  expect_bad(ran(apply + "--iommu-fd 999"),
+             "error: descriptor 999, passed as /dev/iommu, is not open\nhelp: a parent must leave it open across exec: without "
+             "FD_CLOEXEC\n");
+  expect_bad(ran(apply + "--iommu-fd 0"), "error: descriptor 0 is not /dev/iommu\n");
+  expect_bad(ran(apply + "--device-fd 7"), "error: `--device-fd 7` is no DEVICE=N\nhelp: for example `--device-fd 0000:01:00.0=7`\n");
+  expect_bad(ran(apply + "--device-fd 0000:17:00.0=x"),
+             "error: `--device-fd 0000:17:00.0=x` is no DEVICE=N\nhelp: for example `--device-fd 0000:01:00.0=7`\n");
+  expect_bad(ran(apply + "--device-fd 0000:99:00.0=7"),
+             "error: `--device-fd 0000:99:00.0=7`: the plan has no device `0000:99:00.0`\n"
+             "help: it binds 0000:17:00.0, 0000:65:00.0, 0000:b2:00.0\n");
+  expect_bad(ran(apply + "--device-fd 0000:17:00.0=7 --device-fd 0000:17:00.0=8"), "error: `0000:17:00.0` is passed twice\n");
+  for (const char* option : {"--iommu-fd 3", "--device-fd 0000:17:00.0=3", "--accounting per-process"}) {
+    expect_bad(ran(std::string("apply plan.json --backend sim three-drhd/host ") + option),
+               "error: `--iommu-fd`, `--device-fd` and `--accounting` are about /dev/iommu\nhelp: give them with `--backend iommufd`\n");
+  }
+}
+
 // stderr of the program when it is a terminal.
 std::string on_a_terminal(std::vector<std::string> words) {
   const int terminal = posix_openpt(O_RDWR | O_NOCTTY);

@@ -13,10 +13,12 @@
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "backends/iommufd/lent_descriptor.h"
 #include "backends/iommufd/registers.h"
 #include "backends/vfio/admission.h"
 #include "backends/vfio/device.h"
@@ -228,7 +230,7 @@ TEST_F(IommufdBackendTest, OrdersItsCallsAsTheKernelWantsThem) {
                           "VFIO_DEVICE_BIND_IOMMUFD", "IOMMU_GET_HW_INFO", "IOMMU_IOAS_ALLOW_IOVAS", "IOMMU_HWPT_ALLOC",
                           "IOMMU_IOAS_IOVA_RANGES", "VFIO_DEVICE_ATTACH_IOMMUFD_PT", "IOMMU_IOAS_IOVA_RANGES",
                           "VFIO_DEVICE_ATTACH_IOMMUFD_PT", "IOMMU_IOAS_IOVA_RANGES", "IOMMU_IOAS_MAP_FILE",
-                          "IOMMU_IOAS_IOVA_RANGES", "IOMMU_IOAS_MAP_FILE", "IOMMU_IOAS_IOVA_RANGES"));
+                          "IOMMU_IOAS_IOVA_RANGES"));
 }
 
 TEST(IommufdBackend, CarriesOutEveryExample) {
@@ -471,6 +473,7 @@ INSTANTIATE_TEST_SUITE_P(
         Failing{"memfd_create", EMFILE, "Too many open files (EMFILE)", "ulimit -n"},
         Failing{"ftruncate", ENOMEM, "memory for 0x0-0x3fffffff in pages of 2MiB: Cannot allocate memory (ENOMEM)",
                 "huge pages are short"},
+        Failing{"identify", EIO, "memory for 0x0-0x3fffffff in ioas0: Input/output error (EIO)", ""},
         Failing{"IOMMU_IOAS_MAP_FILE", ENOMEM, "map of 0x0-0x3fffffff in ioas0: Cannot allocate memory (ENOMEM)",
                 "RLIMIT_MEMLOCK"},
         Failing{"IOMMU_IOAS_MAP_FILE", EINVAL, "Invalid argument (EINVAL)", "not aligned"},
@@ -624,7 +627,7 @@ TEST_F(IommufdBackendTest, ChoosesWhoseMemoryIsCounted) {
   options.iommu = system.open("/dev/iommu").value();
   ASSERT_EQ(apply(options).outcome, ApplyOutcome::done);
   EXPECT_EQ(system.rlimit_mode(*options.iommu), 1U);
-  EXPECT_EQ(count_calls(system, "IOMMU_OPTION"), 1U);
+  EXPECT_EQ(count_calls(system, "IOMMU_OPTION"), 2U);  // what was passed is asked first, and then told
 }
 
 // ------------------------------------------------------------------------------------------------- surprises
@@ -839,11 +842,377 @@ TEST_F(IommufdBackendTest, ALentDeviceStaysBoundAndThatIsSaid) {
 TEST_F(IommufdBackendTest, ALentDeviceOfAnotherMachineStaysBoundToo) {
   IommufdOptions options;
   options.devices = {{kFirst, system.open("/dev/vfio/devices/vfio2").value()}};  // the other unit's
+  system.remove("/sys/dev/char");  // else it is seen before
   const ApplyReport report = apply(options);
   EXPECT_EQ(report.outcome, ApplyOutcome::incomplete);
   EXPECT_THAT(report.error->message, HasSubstr("the host document says"));
   ASSERT_EQ(report.remains.size(), 1U);
   EXPECT_THAT(report.remains[0], HasSubstr("which was lent, stays bound"));
+}
+
+TEST_F(IommufdBackendTest, PassedDescriptorsAreLookedAtFirst) {
+  const int iommu = system.open("/dev/iommu").value(), memory = system.memfd_create("memory", 4096).value();
+  const int first = system.open("/dev/vfio/devices/vfio0").value(), second = system.open("/dev/vfio/devices/vfio2").value();
+  const std::string before = system.world();
+  const auto no = [&](std::optional<int> context, std::optional<int> device) {
+    IommufdOptions options;
+    options.iommu = context;
+    if (device) options.devices = {{kFirst, *device}};
+    return refusal(options).message;
+  };
+  EXPECT_EQ(no(99, std::nullopt), "descriptor 99, passed as /dev/iommu, is not open");
+  EXPECT_EQ(no(memory, std::nullopt), fmt::format("descriptor {} is not /dev/iommu", memory));
+  EXPECT_EQ(no(first, std::nullopt), fmt::format("descriptor {} is not /dev/iommu", first));
+  EXPECT_EQ(no(iommu, 99), "descriptor 99, passed as the VFIO device 0000:01:00.0, is not open");
+  EXPECT_EQ(no(iommu, memory), fmt::format("descriptor {} is not the VFIO device 0000:01:00.0", memory));
+  EXPECT_EQ(no(iommu, iommu), fmt::format("descriptor {} is not the VFIO device 0000:01:00.0", iommu));
+  EXPECT_EQ(no(iommu, second), fmt::format("descriptor {} is of 0000:02:00.0, not of 0000:01:00.0", second));
+  ASSERT_TRUE(vfio_bind(system, first, system.duplicate(iommu)));
+  EXPECT_EQ(no(iommu, first), fmt::format("descriptor {} of 0000:01:00.0 is bound already", first));
+  EXPECT_THAT(before, testing::Not(HasSubstr("ioas")));
+  EXPECT_EQ(count_calls(system, "IOMMU_IOAS_ALLOC"), 0U);
+}
+
+// ------------------------------------------------------------------------------------------------- pinned once
+
+// Two VMs on the two units, whose memory an embedder lends: the same file, or not.
+const Case& two_vms() {
+  static const Case kCase = [] {
+    std::string documents = two_units("{backing: 4KiB, ranges: [{gpa: [0x0, 0x3fffffff]}]}");
+    const std::string both = R"(devices: [{host: "0000:01:00.0"}, {host: "0000:02:00.0"}])";
+    documents.replace(documents.find(both), both.size(), R"(devices: [{host: "0000:01:00.0"}])");
+    return planned(documents + R"(---
+apiVersion: ioplan/v1
+kind: VirtualMachine
+name: second
+memory: {ranges: [{gpa: [0x0, 0x3fffffff]}]}
+devices: [{host: "0000:02:00.0"}]
+)");
+  }();
+  return kCase;
+}
+
+class IommufdPinnedOnce : public testing::Test {
+ protected:
+  IommufdPinnedOnce() {
+    system.become(c.host, c.plan);
+    file = system.memfd_create("theirs", 4096).value();
+    EXPECT_TRUE(system.ftruncate(file, 4 * kGiB));
+    dup = system.duplicate(file);
+  }
+
+  // Memory lent to the first and to the second VM.
+  ApplyReport apply(LentMemory first, LentMemory second) {
+    IommufdOptions options;
+    options.memory = [=](const PlannedIoas& ioas, const MemoryRange&) -> Result<LentMemory> {
+      return ioas.id == "ioas0" ? first : second;
+    };
+    backend = std::make_unique<IommufdBackend>(system, c.host, options);
+    ApplyOptions small;
+    small.piece = 256 << 20;
+    return apply_plan(c.plan, c.host, *backend, small);
+  }
+  void make_read_only(const std::string& ioas) {
+    for (PlannedIoas& i : c.plan.ioas) {
+      if (i.id == ioas) i.memory[0].access = Access::read_only;
+    }
+    for (Step& s : c.plan.steps) {
+      if (s.ioas == ioas) s.writeable = false;
+    }
+  }
+
+  Case c = two_vms();
+  FakeSystem system;
+  int file = -1, dup = -1;
+  std::unique_ptr<IommufdBackend> backend;
+};
+
+TEST_F(IommufdPinnedOnce, TheSameMemoryOfTwoAddressSpaces) {
+  ASSERT_EQ(c.plan.ioas.size(), 2U);
+  const ApplyReport report = apply({file, 0}, {dup, 0});
+  ASSERT_EQ(report.outcome, ApplyOutcome::done) << text_of(report);
+  EXPECT_EQ(system.pinned(), kGiB);
+  EXPECT_EQ(system.maps.size(), 4U);  // pieces
+  EXPECT_EQ(system.copies.size(), 4U);
+  EXPECT_THAT(backend->pinned_again(), IsEmpty());
+  backend.reset();
+  EXPECT_EQ(system.open_descriptors(), 2U);
+}
+
+TEST_F(IommufdPinnedOnce, OtherMemoryIsPinnedToo) {
+  ASSERT_EQ(apply({file, 0}, {dup, kGiB}).outcome, ApplyOutcome::done);
+  EXPECT_EQ(system.pinned(), 2 * kGiB);
+  EXPECT_THAT(system.copies, IsEmpty());
+  EXPECT_THAT(backend->pinned_again(), IsEmpty());
+}
+
+TEST_F(IommufdPinnedOnce, CountsForMemlockOnce) {
+  system.memlock = kGiB;
+  ASSERT_EQ(apply({file, 0}, {dup, 0}).outcome, ApplyOutcome::done);
+  backend.reset();
+  const ApplyReport report = apply({file, 0}, {dup, kGiB});
+  EXPECT_EQ(report.outcome, ApplyOutcome::refused);
+  EXPECT_THAT(report.error->message, HasSubstr("the plan pins 2GiB, and this process may lock 1GiB"));
+}
+
+TEST_F(IommufdPinnedOnce, AReadOnlyCopyOfWriteableMemory) {
+  make_read_only("ioas1");
+  ASSERT_EQ(apply({file, 0}, {dup, 0}).outcome, ApplyOutcome::done);
+  EXPECT_EQ(system.pinned(), kGiB);
+}
+
+TEST_F(IommufdPinnedOnce, MemoryPinnedForReadingIsPinnedAgainAndThatIsSaid) {
+  make_read_only("ioas0");
+  system.memlock = 2 * kGiB - 1;
+  EXPECT_EQ(apply({file, 0}, {dup, 0}).outcome, ApplyOutcome::refused);
+  system.memlock = 2 * kGiB;
+  ASSERT_EQ(apply({file, 0}, {dup, 0}).outcome, ApplyOutcome::done);
+  EXPECT_EQ(system.pinned(), 2 * kGiB);
+  ASSERT_EQ(backend->pinned_again().size(), 4U);
+  EXPECT_EQ(backend->pinned_again()[0], "0x0-0xfffffff in ioas1: ioas0 has it pinned for reading only");
+}
+
+TEST_F(IommufdPinnedOnce, PartsThatOverlapArePinnedAgainAndThatIsSaid) {
+  ASSERT_EQ(apply({file, 0}, {dup, 4096}).outcome, ApplyOutcome::done);
+  EXPECT_EQ(system.pinned(), kGiB + (256 << 20));  // the pieces but for the last lie within the first VM's
+  ASSERT_EQ(backend->pinned_again().size(), 1U);
+  EXPECT_EQ(backend->pinned_again()[0], "0x30000000-0x3fffffff in ioas1: ioas0 has only a part of it");
+}
+
+// Somebody else has unmapped the source, in a context that was lent; or the kernel has it read-only.
+TEST_F(IommufdPinnedOnce, WhereTheKernelHasNoSourceItIsPinnedAgain) {
+  for (const int why : {ENOENT, EPERM}) {
+    system.fail("IOMMU_IOAS_COPY", why, 2);
+    ASSERT_EQ(apply({file, 0}, {dup, 0}).outcome, ApplyOutcome::done);
+    EXPECT_TRUE(system.struck());
+    EXPECT_EQ(system.pinned(), kGiB + (256 << 20));
+    ASSERT_EQ(backend->pinned_again().size(), 1U);
+    EXPECT_THAT(backend->pinned_again()[0], HasSubstr("0x10000000-0x1fffffff in ioas1: ioas0 gives no copy, "));
+    backend.reset();
+  }
+}
+
+TEST_F(IommufdPinnedOnce, EveryOtherErrnoOfACopyIsTold) {
+  const std::string before = system.world();
+  for (const auto& [why, help] :
+       std::map<int, std::string>{{EINVAL, "reserved"}, {EEXIST, "mapped there"}, {ENOMEM, "page tables"}, {EIO, ""}}) {
+    system.fail("IOMMU_IOAS_COPY", why, 2);
+    const ApplyReport report = apply({file, 0}, {dup, 0});
+    EXPECT_EQ(report.outcome, ApplyOutcome::rolled_back) << text_of(report);
+    EXPECT_THAT(report.error->message, HasSubstr("copy of 0x10000000-0x1fffffff in ioas1 from ioas0: "));
+    EXPECT_THAT(report.error->help, HasSubstr(help));
+    EXPECT_EQ(report.error->errno_value, why);
+    EXPECT_EQ(system.pinned(), 0U);
+    backend.reset();
+    EXPECT_EQ(system.world(), before);
+  }
+}
+
+TEST_F(IommufdPinnedOnce, ALentDescriptorThatIsNotOpenIsRefused) {
+  const ApplyReport report = apply({file, 0}, {99, 0});
+  EXPECT_EQ(report.outcome, ApplyOutcome::refused);
+  EXPECT_THAT(report.error->message,
+              HasSubstr("the memory lent for 0x0-0x3fffffff in ioas1: Bad file descriptor (EBADF)"));
+}
+
+// Two address spaces of one VM: one file of ours, also where one of them maps less.
+TEST(IommufdBackend, AVmHasItsMemoryOnce) {
+  Case c = two_vms();
+  c.plan.ioas[1].vm = c.plan.ioas[0].vm;
+  c.plan.ioas[1].memory[0].gpa = {0x10000000, 0x2fffffff};
+  for (Step& s : c.plan.steps) {
+    if (s.ioas != "ioas1") continue;
+    s.iova = {0x10000000, 0x2fffffff};
+    s.ranges = {s.iova};
+  }
+  FakeSystem system;
+  system.become(c.host, c.plan);
+  system.memlock = kGiB;
+  IommufdBackend backend(system, c.host);
+  const ApplyReport report = apply_plan(c.plan, c.host, backend);
+  ASSERT_EQ(report.outcome, ApplyOutcome::done) << text_of(report);
+  EXPECT_EQ(count_calls(system, "memfd_create"), 1U);
+  EXPECT_EQ(count_calls(system, "IOMMU_IOAS_COPY"), 1U);
+  EXPECT_EQ(system.pinned(), kGiB);
+}
+
+// Hand-made: huge pages of shared memory are counted once.
+TEST(IommufdBackend, HugePagesOfAVmAreCountedOnce) {
+  Case c = small_case();
+  c.plan.ioas.push_back(c.plan.ioas[0]);
+  c.plan.ioas[1].id = "ioas1";
+  FakeSystem system;
+  system.add_huge_pages(2 << 20, 513);
+  EXPECT_TRUE(require_huge_pages(system, c.plan));
+  c.plan.ioas[1].vm = "another";
+  EXPECT_EQ(require_huge_pages(system, c.plan).error().message,
+            "the plan needs 1026 free huge pages of 2MiB, and 513 are free");
+}
+
+// ------------------------------------------------------------------------------------------------- dirty tracking
+
+// Two HWPTs, because the policy keeps the devices apart.
+const Case& dirty_case() {
+  static const Case kCase = planned(two_units("{backing: 4KiB, ranges: [{gpa: [0x0, 0x3fffff]}, {gpa: [0x100000000, "
+                                              "0x1000fffff]}]}\nneeds: {dirty_tracking: required}") +
+                                    R"(---
+apiVersion: ioplan/v1
+kind: Policy
+name: apart
+rules: [{name: apart, separate: {a: {host: "0000:01:00.0"}, b: {host: "0000:02:00.0"}}}]
+)");
+  return kCase;
+}
+
+class IommufdDirty : public testing::Test {
+ protected:
+  IommufdDirty() {
+    system.become(c.host, c.plan);
+    backend = std::make_unique<IommufdBackend>(system, c.host);
+    const ApplyReport report = apply_plan(c.plan, c.host, *backend);
+    EXPECT_EQ(report.outcome, ApplyOutcome::done) << text_of(report);
+  }
+  DirtyBitmap low() { return DirtyBitmap::create({0, 0x3fffff}, 4096).value(); }
+
+  Case c = dirty_case();
+  FakeSystem system;
+  std::unique_ptr<IommufdBackend> backend;
+};
+
+TEST_F(IommufdDirty, OfOnePageTable) {
+  ASSERT_EQ(c.plan.hwpts.size(), 2U);
+  system.write(kFirst, 0x1000);  // before it is tracked
+  ASSERT_TRUE(backend->track_dirty("hwpt0", DirtyTracking::on));
+  system.write(kFirst, 0x5000);
+  system.write(kFirst, 0x41000);
+  system.write(kSecond, 0x6000);  // of the other one
+  for (const DirtyRead read : {DirtyRead::keep, DirtyRead::clear}) {
+    DirtyBitmap bitmap = low();
+    ASSERT_TRUE(backend->read_dirty("hwpt0", read, bitmap));
+    EXPECT_TRUE(bitmap.is_dirty(0x5000) && bitmap.is_dirty(0x41fff));
+    EXPECT_EQ(bitmap.dirty_pages(), 2U);
+  }
+  DirtyBitmap bitmap = low();
+  ASSERT_TRUE(backend->read_dirty("hwpt0", DirtyRead::clear, bitmap));
+  EXPECT_EQ(bitmap.dirty_pages(), 0U);
+  ASSERT_TRUE(backend->track_dirty("hwpt0", DirtyTracking::off));
+  system.write(kFirst, 0x5000);
+  ASSERT_TRUE(backend->read_dirty("hwpt0", DirtyRead::clear, bitmap));
+  EXPECT_EQ(bitmap.dirty_pages(), 0U);
+}
+
+TEST_F(IommufdDirty, OfAVmIsWhatAnyPageTableSays) {
+  ASSERT_TRUE(backend->track_dirty_of_vm("vm", DirtyTracking::on));
+  system.write(kFirst, 0x5000);
+  system.write(kSecond, 0x5000);
+  system.write(kSecond, 0x6000);
+  system.write(kSecond, 0x100000000);
+  auto bitmaps = backend->dirty_bitmaps("vm", 4096).value();
+  ASSERT_EQ(bitmaps.size(), 2U);
+  ASSERT_TRUE(backend->read_dirty_of_vm("vm", DirtyRead::clear, bitmaps));
+  EXPECT_EQ(bitmaps[0].dirty_pages(), 2U);
+  EXPECT_EQ(bitmaps[1].dirty_pages(), 1U);
+  // A round later the owner's bits are still there, and nothing has been added.
+  system.write(kFirst, 0x7000);
+  ASSERT_TRUE(backend->read_dirty_of_vm("vm", DirtyRead::clear, bitmaps));
+  EXPECT_EQ(bitmaps[0].dirty_pages(), 3U);
+  bitmaps[0].clear();
+  ASSERT_TRUE(backend->read_dirty_of_vm("vm", DirtyRead::clear, bitmaps));
+  EXPECT_EQ(bitmaps[0].dirty_pages(), 0U);
+}
+
+// A bitmap may reach beyond what is mapped: of that, nothing can be dirty.
+TEST_F(IommufdDirty, OfAVmInPartsWhereNotAllIsMapped) {
+  ASSERT_TRUE(backend->track_dirty_of_vm("vm", DirtyTracking::on));
+  system.write(kFirst, 0x3ff000);
+  system.write(kSecond, 0x100000000);
+  std::vector<DirtyBitmap> bitmaps = {DirtyBitmap::create({0, 0x1001fffff}, 4096).value()};
+  ASSERT_TRUE(backend->read_dirty_of_vm("vm", DirtyRead::clear, bitmaps));
+  EXPECT_EQ(bitmaps[0].dirty_pages(), 2U);
+  EXPECT_TRUE(bitmaps[0].is_dirty(0x3ff000) && bitmaps[0].is_dirty(0x100000000));
+}
+
+TEST_F(IommufdDirty, BitsReadBeforeAFailureAreNotLost) {
+  ASSERT_TRUE(backend->track_dirty_of_vm("vm", DirtyTracking::on));
+  system.write(kFirst, 0x5000);
+  auto bitmaps = backend->dirty_bitmaps("vm", 4096).value();
+  system.fail("IOMMU_HWPT_GET_DIRTY_BITMAP", ENOMEM, 2);
+  const auto failed = backend->read_dirty_of_vm("vm", DirtyRead::clear, bitmaps);
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().message, "dirty pages of 0x0-0x3fffff in hwpt1: Cannot allocate memory (ENOMEM)");
+  EXPECT_EQ(bitmaps[0].dirty_pages(), 1U);
+}
+
+TEST_F(IommufdDirty, BeginsInAllPageTablesOrInNone) {
+  system.fail("IOMMU_HWPT_SET_DIRTY_TRACKING", ENOMEM, 2);
+  const auto failed = backend->track_dirty_of_vm("vm", DirtyTracking::on);
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().message, "starting dirty tracking of hwpt1: Cannot allocate memory (ENOMEM)");
+  system.write(kFirst, 0x5000);
+  DirtyBitmap bitmap = low();
+  ASSERT_TRUE(backend->read_dirty("hwpt0", DirtyRead::keep, bitmap));
+  EXPECT_EQ(bitmap.dirty_pages(), 0U);
+  // Ending goes on after a failure.
+  ASSERT_TRUE(backend->track_dirty_of_vm("vm", DirtyTracking::on));
+  system.fail("IOMMU_HWPT_SET_DIRTY_TRACKING", EIO, 1);
+  EXPECT_EQ(backend->track_dirty_of_vm("vm", DirtyTracking::off).error().message,
+            "ending dirty tracking of hwpt0: Input/output error (EIO)");
+  system.write(kSecond, 0x5000);
+  ASSERT_TRUE(backend->read_dirty("hwpt1", DirtyRead::keep, bitmap));
+  EXPECT_EQ(bitmap.dirty_pages(), 0U);
+}
+
+TEST_F(IommufdDirty, EveryErrnoIsToldWithItsReason) {
+  for (const auto& [why, help] : std::map<int, std::string>{
+           {EOPNOTSUPP, "without dirty tracking"}, {EINVAL, "aligned"}, {ENOENT, "destroyed"}, {ENOMEM, "memory left"}}) {
+    DirtyBitmap bitmap = low();
+    system.fail("IOMMU_HWPT_GET_DIRTY_BITMAP", why);
+    const auto read = backend->read_dirty("hwpt0", DirtyRead::clear, bitmap);
+    system.fail("IOMMU_HWPT_SET_DIRTY_TRACKING", why);
+    const auto set = backend->track_dirty("hwpt0", DirtyTracking::on);
+    ASSERT_FALSE(read);
+    ASSERT_FALSE(set);
+    for (const Error& e : {read.error(), set.error()}) {
+      EXPECT_EQ(e.errno_value, why);
+      EXPECT_THAT(e.help, HasSubstr(help));
+    }
+  }
+}
+
+TEST_F(IommufdDirty, RefusalsWithoutACall) {
+  const std::size_t calls = system.calls.size();
+  EXPECT_EQ(backend->track_dirty("hwpt9", DirtyTracking::on).error().message, "`hwpt9` is not allocated");
+  EXPECT_EQ(backend->track_dirty_of_vm("nobody", DirtyTracking::on).error().message, "`nobody` has no HWPT");
+  std::vector<DirtyBitmap> bitmaps = {DirtyBitmap::create({0x3ff000, 0x400fff}, 4096).value()};
+  EXPECT_EQ(backend->read_dirty_of_vm("nobody", DirtyRead::keep, bitmaps).error().message, "`nobody` has no HWPT");
+  EXPECT_EQ(backend->read_dirty("hwpt0", DirtyRead::keep, bitmaps[0]).error().message,
+            "dirty pages of 0x3ff000-0x400fff in hwpt0: that is no whole mapped range");
+  DirtyBitmap inside = DirtyBitmap::create({0x1000, 0x1fff}, 4096).value();  // where Linux may write behind the bitmap
+  EXPECT_EQ(backend->read_dirty("hwpt0", DirtyRead::keep, inside).error().help, "these are: 0x0-0x3fffff 0x100000000-0x1000fffff");
+  std::vector<DirtyBitmap> cut = {DirtyBitmap::create({0x1000, 0x100ffffff}, 4096).value()};
+  EXPECT_FALSE(backend->read_dirty_of_vm("vm", DirtyRead::keep, cut));
+  EXPECT_EQ(backend->dirty_bitmaps("vm", 4 << 20).error().message,
+            "0x100000000-0x1000fffff does not consist of pages of 4MiB");
+  EXPECT_EQ(DirtyBitmap::create({0, 0xfff}, 0).error().message, "0 is no page size");
+  EXPECT_EQ(system.calls.size(), calls);
+}
+
+TEST_F(IommufdBackendTest, DirtyTrackingNeedsAPlanForIt) {
+  ASSERT_EQ(apply().outcome, ApplyOutcome::done);
+  const auto no = backend->track_dirty("hwpt0", DirtyTracking::on);
+  EXPECT_EQ(no.error().message, "`hwpt0` was planned and allocated without dirty-tracking");
+  EXPECT_EQ(no.error().help, "plan with `needs: {dirty_tracking: required}`");
+  EXPECT_EQ(count_calls(system, "IOMMU_HWPT_SET_DIRTY_TRACKING"), 0U);
+}
+
+TEST(IommufdBackend, DirtyTrackingIsNotForAutomaticPageTables) {
+  const Case& c = automatic_case();
+  FakeSystem system;
+  system.become(c.host, c.plan);
+  IommufdBackend backend(system, c.host);
+  ASSERT_EQ(apply_plan(c.plan, c.host, backend).outcome, ApplyOutcome::done);
+  EXPECT_EQ(backend.track_dirty("hwpt0", DirtyTracking::on).error().message,
+            "`hwpt0` has no dirty tracking: the kernel made it, by attaching to ioas0");
 }
 
 // ------------------------------------------------------------------------------------------------- memory
@@ -913,9 +1282,7 @@ TEST_F(IommufdBackendTest, TakesMemoryThatIsLent) {
   options.memory = [](const PlannedIoas&, const MemoryRange&) -> Result<LentMemory> {
     return failure("no more memory of theirs");
   };
-  const ApplyReport report = apply(options);
-  EXPECT_EQ(report.outcome, ApplyOutcome::rolled_back);
-  EXPECT_THAT(report.error->message, HasSubstr("no more memory of theirs"));
+  EXPECT_EQ(refusal(options).message, "no more memory of theirs");
 }
 
 TEST(IommufdBackend, MemoryLargerThanAnyFile) {
@@ -983,6 +1350,13 @@ TEST(LinuxSystem, DoesWhatItsNamesSay) {
   EXPECT_EQ(linux_calls->ioctl(fd, uapi::IOMMU_IOAS_ALLOC, nullptr).error().value, ENOTTY);
   EXPECT_EQ(linux_calls->ioctl(-1, uapi::IOMMU_IOAS_ALLOC, nullptr).error().value, EBADF);
   EXPECT_EQ(linux_calls->mmap(-1, 0, 4096).error().value, EBADF);
+  EXPECT_EQ(linux_calls->identify(-1).error().value, EBADF);
+  const Descriptor again = Descriptor::owned(*linux_calls, linux_calls->open(fmt::format("/proc/self/fd/{}", fd)).value());
+  EXPECT_EQ(linux_calls->identify(fd).value(), linux_calls->identify(again.get()).value());
+  EXPECT_EQ(linux_calls->identify(fd)->node, 0U);
+  const Descriptor null = Descriptor::owned(*linux_calls, linux_calls->open("/dev/null").value());
+  EXPECT_NE(linux_calls->identify(null.get())->node, 0U);
+  EXPECT_EQ(require_iommu(*linux_calls, null.get()).error().message, fmt::format("descriptor {} is not /dev/iommu", null.get()));
   EXPECT_EQ(linux_calls->ftruncate(-1, 0).error().value, EBADF);
   EXPECT_EQ(linux_calls->read_link(fmt::format("/proc/self/fd/{}", fd)).value(), "/memfd:ioplan-test (deleted)");
 }

@@ -134,6 +134,13 @@ TEST(Uapi, IommufdStructures) {
 }
 
 TEST(Uapi, VfioStructures) {
+  EXPECT_SIZE(vfio_device_info, 24);
+  EXPECT_FIELD(vfio_device_info, argsz, 0, 4);
+  EXPECT_FIELD(vfio_device_info, flags, 4, 4);
+  EXPECT_FIELD(vfio_device_info, num_regions, 8, 4);
+  EXPECT_FIELD(vfio_device_info, num_irqs, 12, 4);
+  EXPECT_FIELD(vfio_device_info, cap_offset, 16, 4);
+  EXPECT_FIELD(vfio_device_info, pad, 20, 4);
   EXPECT_SIZE(vfio_device_bind_iommufd, 24);
   EXPECT_FIELD(vfio_device_bind_iommufd, argsz, 0, 4);
   EXPECT_FIELD(vfio_device_bind_iommufd, flags, 4, 4);

@@ -89,6 +89,18 @@ Reply<void> ioas_map_file(System& system, int iommu, ObjectId ioas, const Mappin
   return system.ioctl(iommu, uapi::IOMMU_IOAS_MAP_FILE, &request);
 }
 
+Reply<void> ioas_copy(System& system, int iommu, ObjectId ioas, const Mapping& mapping, ObjectId source,
+                      std::uint64_t source_iova) {
+  auto request = sized<uapi::iommu_ioas_copy>();
+  request.flags = mapping.flags;
+  request.dst_ioas_id = ioas;
+  request.src_ioas_id = source;
+  request.length = mapping.length;
+  request.dst_iova = mapping.iova;
+  request.src_iova = source_iova;
+  return system.ioctl(iommu, uapi::IOMMU_IOAS_COPY, &request);
+}
+
 Reply<std::uint64_t> ioas_unmap(System& system, int iommu, ObjectId ioas, std::uint64_t iova, std::uint64_t length) {
   auto request = sized<uapi::iommu_ioas_unmap>();
   request.ioas_id = ioas;
@@ -103,6 +115,25 @@ Reply<ObjectId> hwpt_alloc(System& system, int iommu, ObjectId device, ObjectId 
   request.dev_id = device;
   request.pt_id = ioas;
   return answer(system.ioctl(iommu, uapi::IOMMU_HWPT_ALLOC, &request), request, &uapi::iommu_hwpt_alloc::out_hwpt_id);
+}
+
+Reply<void> set_dirty_tracking(System& system, int iommu, ObjectId hwpt, DirtyTracking tracking) {
+  auto request = sized<uapi::iommu_hwpt_set_dirty_tracking>();
+  request.flags = tracking == DirtyTracking::on ? uapi::IOMMU_HWPT_DIRTY_TRACKING_ENABLE : 0;
+  request.hwpt_id = hwpt;
+  return system.ioctl(iommu, uapi::IOMMU_HWPT_SET_DIRTY_TRACKING, &request);
+}
+
+Reply<void> get_dirty_bitmap(System& system, int iommu, ObjectId hwpt, const DirtyRequest& wanted,
+                             std::uint64_t* words) {
+  auto request = sized<uapi::iommu_hwpt_get_dirty_bitmap>();
+  request.hwpt_id = hwpt;
+  request.flags = wanted.flags;
+  request.iova = wanted.iova;
+  request.length = wanted.length;
+  request.page_size = wanted.page;
+  request.data = pointer(words);
+  return system.ioctl(iommu, uapi::IOMMU_HWPT_GET_DIRTY_BITMAP, &request);
 }
 
 Reply<void> destroy(System& system, int iommu, ObjectId object) {
@@ -123,12 +154,24 @@ Reply<HwInfo> get_hw_info(System& system, int iommu, ObjectId device) {
   return info;
 }
 
+Reply<std::uint64_t> get_rlimit_mode(System& system, int iommu) {
+  auto request = sized<uapi::iommu_option>();
+  request.option_id = uapi::IOMMU_OPTION_RLIMIT_MODE;
+  request.op = uapi::IOMMU_OPTION_OP_GET;
+  return answer(system.ioctl(iommu, uapi::IOMMU_OPTION, &request), request, &uapi::iommu_option::val64);
+}
+
 Reply<void> set_rlimit_mode(System& system, int iommu, std::uint64_t mode) {
   auto request = sized<uapi::iommu_option>();
   request.option_id = uapi::IOMMU_OPTION_RLIMIT_MODE;
   request.op = uapi::IOMMU_OPTION_OP_SET;
   request.val64 = mode;
   return system.ioctl(iommu, uapi::IOMMU_OPTION, &request);
+}
+
+Reply<void> vfio_get_info(System& system, int device) {
+  auto request = vfio_sized<uapi::vfio_device_info>();
+  return system.ioctl(device, uapi::VFIO_DEVICE_GET_INFO, &request);
 }
 
 Reply<ObjectId> vfio_bind(System& system, int device, int iommu) {

@@ -47,18 +47,39 @@ struct Mapping {
   std::uint32_t flags = 0;  // IOMMU_IOAS_MAP_*
 };
 
+enum class DirtyTracking : std::uint8_t { off, on };
+
+// What to read of a HWPT's dirty bits: range and page size in bytes, IOMMU_HWPT_GET_DIRTY_BITMAP_* flags.
+struct DirtyRequest {
+  std::uint64_t iova = 0;
+  std::uint64_t length = 0;
+  std::uint64_t page = 0;
+  std::uint32_t flags = 0;
+};
+
 Reply<ObjectId> ioas_alloc(System& system, int iommu);
 Reply<void> ioas_allow_iovas(System& system, int iommu, ObjectId ioas, const std::vector<Range>& ranges);
 Reply<IovaRanges> ioas_iova_ranges(System& system, int iommu, ObjectId ioas);
 Reply<void> ioas_map(System& system, int iommu, ObjectId ioas, const Mapping& mapping, std::uint64_t user_address);
 Reply<void> ioas_map_file(System& system, int iommu, ObjectId ioas, const Mapping& mapping, int fd,
                           std::uint64_t offset);
+// Fills a range with what another IOAS has mapped from `source_iova` on: the same pages, which stay pinned once. The
+// source must cover all of it (ENOENT), and have been mapped writeable when the mapping is (EPERM).
+Reply<void> ioas_copy(System& system, int iommu, ObjectId ioas, const Mapping& mapping, ObjectId source,
+                      std::uint64_t source_iova);
 Reply<std::uint64_t> ioas_unmap(System& system, int iommu, ObjectId ioas, std::uint64_t iova, std::uint64_t length);
 Reply<ObjectId> hwpt_alloc(System& system, int iommu, ObjectId device, ObjectId ioas, std::uint32_t flags);
+Reply<void> set_dirty_tracking(System& system, int iommu, ObjectId hwpt, DirtyTracking tracking);
+// Sets the bits of pages that were written to since tracking began or they were last cleared; bit 0 is `iova`. Bits
+// that are set stay set. `words` holds a bit for every page of the range.
+Reply<void> get_dirty_bitmap(System& system, int iommu, ObjectId hwpt, const DirtyRequest& request,
+                             std::uint64_t* words);
 Reply<void> destroy(System& system, int iommu, ObjectId object);
 Reply<HwInfo> get_hw_info(System& system, int iommu, ObjectId device);
+Reply<std::uint64_t> get_rlimit_mode(System& system, int iommu);  // changes nothing and needs no privilege
 Reply<void> set_rlimit_mode(System& system, int iommu, std::uint64_t mode);
 
+Reply<void> vfio_get_info(System& system, int device);  // answers for devices that are bound only
 Reply<ObjectId> vfio_bind(System& system, int device, int iommu);
 Reply<ObjectId> vfio_attach(System& system, int device, ObjectId pt);  // the HWPT that results, or the IOAS of an mdev
 Reply<void> vfio_detach(System& system, int device);

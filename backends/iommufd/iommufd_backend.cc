@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "backends/iommufd/lent_descriptor.h"
 #include "backends/iommufd/registers.h"
 #include "backends/vfio/admission.h"
 #include "backends/vfio/device.h"
@@ -27,23 +28,6 @@ template <class Values>
 auto* find_name(Values& values, std::string_view name) {
   const auto it = values.find(name);
   return it == values.end() ? nullptr : &it->second;
-}
-
-// A plan's address space; one without predictions for a step that names none of the plan's.
-PlannedIoas planned_space(const Plan& plan, const std::string& id) {
-  const auto it = std::ranges::find(plan.ioas, id, &PlannedIoas::id);
-  if (it != plan.ioas.end()) return *it;
-  PlannedIoas unknown;
-  unknown.id = id;
-  return unknown;
-}
-
-// The plan's memory range that holds the map, so that its pieces come from one file; or the map itself.
-MemoryRange planned_range(const PlannedIoas& space, const Step& step) {
-  for (const MemoryRange& m : space.memory) {
-    if (m.gpa.contains(step.iova)) return m;
-  }
-  return {step.iova, step.writeable ? Access::read_write : Access::read_only};
 }
 
 bool contain(const std::vector<Range>& seen, const std::vector<Range>& predicted) {
@@ -76,7 +60,10 @@ class IommufdBackend::StepAction final : public Action {
 };
 
 IommufdBackend::IommufdBackend(System& system, Host host, IommufdOptions options)
-    : system_(system), host_(std::move(host)), options_(std::move(options)) {
+    : system_(system),
+      host_(std::move(host)),
+      options_(std::move(options)),
+      maps_(system, options_.memory, [this](const std::string& ioas) { return ioas_.at(ioas).id; }) {
   if (options_.iommu) iommu_ = Descriptor::lent(*options_.iommu);
 }
 
@@ -106,19 +93,21 @@ Result<void> IommufdBackend::admit(const Plan& plan) {
     if (h.kind == HwptKind::nested)
       return failure(fmt::format("`{}` is nested: its tables are the guest's to give", h.id));
   }
-  if (auto opened = open_iommu(); !opened) return opened;
+  if (auto opened = options_.iommu ? require_iommu(system_, *options_.iommu) : open_iommu(); !opened) return opened;
   for (const Step& s : plan.steps) {
     if (s.kind != StepKind::bind) continue;
     if (auto usable = admit_device(s.device); !usable) return usable;
   }
-  if (auto enough = require_memlock(system_, plan); !enough) return enough;
+  const auto pinned = maps_.bytes_to_pin(plan);
+  if (!pinned) return tl::make_unexpected(pinned.error());
+  if (auto enough = require_memlock(system_, *pinned); !enough) return enough;
   if (options_.memory) return {};
   return require_huge_pages(system_, plan);
 }
 
-// Who lends a device has opened it, so sysfs is not asked: it may not be there.
+// Who lends a device has opened it, so sysfs is not asked for a way to it: it may not be there.
 Result<void> IommufdBackend::admit_device(const std::string& id) {
-  if (options_.devices.contains(id)) return {};
+  if (const int* lent = find_name(options_.devices, id)) return require_unbound_device(system_, id, *lent);
   if (const auto cdev = find_cdev(system_, id); !cdev) return tl::make_unexpected(cdev.error());
   if (is_uuid(id)) return {};
   return require_viable_group(system_, id);
@@ -151,7 +140,7 @@ std::unique_ptr<Action> IommufdBackend::action(const std::string& name, std::str
 
 Result<std::unique_ptr<Action>> IommufdBackend::prepare(const Plan& plan, const Step& step) {
   if (step.kind == StepKind::bind) return prepare_bind(step);
-  if (step.kind == StepKind::ioas_alloc) return prepare_ioas(step);
+  if (step.kind == StepKind::ioas_alloc) return prepare_ioas(plan, step);
   if (step.kind == StepKind::attach || step.kind == StepKind::attach_ioas) return prepare_attach(plan, step);
   const Ioas* ioas = find_name(ioas_, step.ioas);
   if (ioas == nullptr) return failure(fmt::format("`{}` is not allocated", step.ioas));
@@ -214,15 +203,15 @@ Result<void> IommufdBackend::unbind(const std::string& id) {
   return {};
 }
 
-Result<std::unique_ptr<Action>> IommufdBackend::prepare_ioas(const Step& step) {
+Result<std::unique_ptr<Action>> IommufdBackend::prepare_ioas(const Plan& plan, const Step& step) {
   const std::string& name = step.ioas;
   if (ioas_.contains(name)) return failure(fmt::format("`{}` is there already", name));
-  const auto allocate = [this, name]() -> Result<void> {
+  const auto allocate = [this, name, vm = planned_space(plan, name).vm]() -> Result<void> {
     const auto iommu = context();
     if (!iommu) return tl::make_unexpected(iommu.error());
     const auto id = ioas_alloc(system_, *iommu);
     if (!id) return refused(Call::ioas_alloc, "allocation of " + name, id.error().value);
-    ioas_[name].id = *id;
+    ioas_[name] = {*id, vm, {}};
     return {};
   };
   return action(name, name, allocate, [this, name] { return destroy(ioas_, name); });
@@ -255,7 +244,7 @@ Result<std::unique_ptr<Action>> IommufdBackend::prepare_hwpt(const Step& step, c
       const std::string what = fmt::format("allocation of {} in {} with {}", step.hwpt, step.ioas, step.device);
       return refused(Call::hwpt_alloc, what, id.error().value);
     }
-    hwpts_[step.hwpt] = {*id, step.ioas, HwptOrigin::allocated};
+    hwpts_[step.hwpt] = {*id, step.ioas, HwptOrigin::allocated, step.flags};
     return {};
   };
   return action(name, name, allocate, [this, name] { return destroy(hwpts_, name); });
@@ -306,7 +295,7 @@ Result<void> IommufdBackend::attach(const Step& step, const PlannedIoas& space) 
 // devices reserve and apertures of HWPTs shrink the ranges that are left.
 Result<void> IommufdBackend::verify_attach(const Step& step, const PlannedIoas& space, ObjectId result) {
   if (!step.hwpt.empty()) {
-    const Hwpt& hwpt = hwpts_.try_emplace(step.hwpt, Hwpt{result, space.id, HwptOrigin::automatic}).first->second;
+    const Hwpt& hwpt = hwpts_.try_emplace(step.hwpt, Hwpt{result, space.id, HwptOrigin::automatic, 0}).first->second;
     if (hwpt.id != result) {
       return failure(
           fmt::format("{} got object {} of the kernel, and {} is object {}", step.device, result, step.hwpt, hwpt.id),
@@ -339,75 +328,11 @@ void IommufdBackend::note_detached(Device& device) {
   if (!used) hwpts_.erase(it);
 }
 
-// ------------------------------------------------------------------------------------------------- memory
-
 std::unique_ptr<Action> IommufdBackend::prepare_map(const Plan& plan, const Step& step) {
-  const PlannedIoas space = planned_space(plan, step.ioas);
-  const MemoryRange range = planned_range(space, step);
+  const auto map = std::make_shared<const GuestMap>(guest_map(plan, step));
   return action(
       step.ioas, fmt::format("{:#x}-{:#x}, mapped in {}", step.iova.start, step.iova.last, step.ioas),
-      [this, step, space, range] { return map(step, space, range); },
-      [this, step, range] { return unmap(step, range.gpa); });
-}
-
-Result<void> IommufdBackend::map(const Step& step, const PlannedIoas& space, const MemoryRange& range) {
-  const auto memory = backing(space, range);
-  if (!memory) return tl::make_unexpected(memory.error());
-  const auto mapped = map_backing(step, **memory);
-  if (mapped) ++(*memory)->pieces;
-  release({step.ioas, range.gpa});
-  if (mapped) return {};
-  return refused(Call::map, fmt::format("map of {:#x}-{:#x} in {}", step.iova.start, step.iova.last, step.ioas),
-                 mapped.error().value);
-}
-
-Result<IommufdBackend::Backing*> IommufdBackend::backing(const PlannedIoas& space, const MemoryRange& range) {
-  const Place place{space.id, range.gpa};
-  if (const auto it = memory_.find(place); it != memory_.end()) return &it->second;
-  const std::uint64_t page = backing_page(system_, space);
-  if (!options_.memory) {
-    auto ours = GuestMemory::allocate(system_, range.gpa, page);
-    if (!ours) return tl::make_unexpected(ours.error());
-    return &memory_.emplace(place, Backing{std::move(*ours)}).first->second;
-  }
-  const auto theirs = options_.memory(space, range);
-  if (!theirs) return tl::make_unexpected(theirs.error());
-  return &memory_.emplace(place, Backing{GuestMemory::lent(system_, range.gpa, page, *theirs)}).first->second;
-}
-
-// By file, so that the memory can outlive this process's view of it; by address where the kernel does not know how.
-Reply<void> IommufdBackend::map_backing(const Step& step, Backing& backing) {
-  const ObjectId ioas = ioas_.at(step.ioas).id;
-  const std::uint32_t writeable = step.writeable ? uapi::IOMMU_IOAS_MAP_WRITEABLE : 0;
-  const Mapping mapping{step.iova.start, step.iova.extent() + 1,
-                        uapi::IOMMU_IOAS_MAP_FIXED_IOVA | uapi::IOMMU_IOAS_MAP_READABLE | writeable};
-  GuestMemory& memory = backing.memory;
-  if (maps_files_) {
-    auto mapped = ioas_map_file(system_, iommu_.get(), ioas, mapping, memory.fd(), memory.offset_of(mapping.iova));
-    if (mapped || mapped.error().value != ENOTTY) return mapped;
-    maps_files_ = false;
-  }
-  const auto address = memory.address_of(mapping.iova);
-  if (!address) return tl::make_unexpected(address.error());
-  return ioas_map(system_, iommu_.get(), ioas, mapping, *address);
-}
-
-Result<void> IommufdBackend::unmap(const Step& step, const Range& range) {
-  const std::uint64_t length = step.iova.extent() + 1;
-  const std::string what = fmt::format("unmap of {:#x}-{:#x} in {}", step.iova.start, step.iova.last, step.ioas);
-  const auto unmapped = ioas_unmap(system_, iommu_.get(), ioas_.at(step.ioas).id, step.iova.start, length);
-  if (!unmapped) return refused(Call::unmap, what, unmapped.error().value);
-  const Place place{step.ioas, range};
-  --memory_.at(place).pieces;
-  release(place);
-  if (*unmapped == length) return {};
-  return failure(fmt::format("{}: {} instead of {} were unmapped", what, format_size(*unmapped), format_size(length)));
-}
-
-// Memory of which nothing is mapped goes back.
-void IommufdBackend::release(const Place& place) {
-  const auto it = memory_.find(place);
-  if (it->second.pieces == 0) memory_.erase(it);
+      [this, map] { return maps_.map(iommu_.get(), *map); }, [this, map] { return maps_.unmap(iommu_.get(), *map); });
 }
 
 // ------------------------------------------------------------------------------------------------- observing

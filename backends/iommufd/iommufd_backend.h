@@ -20,7 +20,8 @@
 #include <vector>
 
 #include "backends/iommufd/calls.h"
-#include "backends/vfio/guest_memory.h"
+#include "backends/iommufd/dirty_bitmap.h"
+#include "backends/iommufd/guest_maps.h"
 #include "backends/vfio/system.h"
 #include "engine/apply/backend.h"
 #include "engine/model/host.h"
@@ -35,9 +36,11 @@ struct IommufdOptions {
   std::optional<int> iommu;                         // a descriptor of /dev/iommu; lent
   std::map<std::string, int, std::less<>> devices;  // descriptors of VFIO cdevs by host device id, not bound; lent
   Accounting accounting = Accounting::per_user;
-  // Gives the memory of one range of a VM; without it, a memfd of the plan's backing pages.
-  std::function<Result<LentMemory>(const PlannedIoas&, const MemoryRange&)> memory;
+  GuestMaps::Lender memory;  // without it, memfds of the plan's backing pages
 };
+
+// Whether reading a dirty bit clears it, as a round of a migration does, or leaves it for the next reader.
+enum class DirtyRead : std::uint8_t { clear, keep };
 
 class IommufdBackend final : public Backend {
  public:
@@ -54,6 +57,21 @@ class IommufdBackend final : public Backend {
 
   // The kernel's id behind a name of the plan: "ioas0", "hwpt1", a device that is bound.
   std::optional<ObjectId> object(std::string_view name) const;
+  // Maps whose pages are pinned, and counted, a second time though another IOAS has them, each with the reason.
+  const std::vector<std::string>& pinned_again() const { return maps_.pinned_again(); }
+
+  // Dirty tracking of one HWPT of the plan: what devices write, seen by their IOMMU. Turning it on forgets what was
+  // dirty before. Errors: the HWPT is not there, or was allocated without `dirty-tracking`.
+  Result<void> track_dirty(std::string_view hwpt, DirtyTracking tracking);
+  // Adds what was written to in the bitmap's range; which must be a whole mapped range. When this fails, bits that were read
+  // (and cleared) so far are in the bitmap.
+  Result<void> read_dirty(std::string_view hwpt, DirtyRead read, DirtyBitmap& into);
+  // The same of all HWPTs of a VM: tracking begins in all or in none, and a page is dirty when one of them says so.
+  Result<void> track_dirty_of_vm(std::string_view vm, DirtyTracking tracking);
+  Result<void> read_dirty_of_vm(std::string_view vm, DirtyRead read, std::vector<DirtyBitmap>& into);
+  // Clean bitmaps for all that a VM has mapped now, a bit for every `page` bytes.
+  Result<std::vector<DirtyBitmap>> dirty_bitmaps(std::string_view vm, std::uint64_t page) const;
+
   // A bound device's descriptor, for its regions and interrupts; stays the backend's.
   std::optional<int> device_descriptor(std::string_view device) const;
 
@@ -61,25 +79,22 @@ class IommufdBackend final : public Backend {
   class StepAction;
   enum class HwptOrigin : std::uint8_t { allocated, automatic };  // automatic: the kernel's, gone with its last device
   using Work = std::function<Result<void>()>;
-  using Place = std::pair<std::string, Range>;  // IOAS and memory range
 
   struct Ioas {
     ObjectId id = 0;
+    std::string vm;
     std::vector<Range> allowed;
   };
   struct Hwpt {
     ObjectId id = 0;
     std::string ioas;
     HwptOrigin origin = HwptOrigin::allocated;
+    std::uint8_t flags = 0;  // HwptFlag
   };
   struct Device {
     Descriptor file;
     ObjectId id = 0;
     std::string attached;  // HWPT, or the IOAS of a mediated device; empty: to nothing
-  };
-  struct Backing {  // of one place
-    GuestMemory memory;
-    unsigned pieces = 0;  // mapped
   };
 
   Result<void> open_iommu();
@@ -88,7 +103,7 @@ class IommufdBackend final : public Backend {
 
   std::unique_ptr<Action> action(const std::string& name, std::string remains, Work perform, Work undo);
   Result<std::unique_ptr<Action>> prepare_bind(const Step& step);
-  Result<std::unique_ptr<Action>> prepare_ioas(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_ioas(const Plan& plan, const Step& step);
   std::unique_ptr<Action> prepare_allow(const Step& step, const Ioas& ioas);
   Result<std::unique_ptr<Action>> prepare_hwpt(const Step& step, const Ioas& ioas);
   Result<std::unique_ptr<Action>> prepare_attach(const Plan& plan, const Step& step);
@@ -104,11 +119,9 @@ class IommufdBackend final : public Backend {
   template <class Objects>
   Result<void> destroy(Objects& objects, const std::string& name);
   Result<void> allow(const std::string& ioas, const std::vector<Range>& ranges);
-  Result<void> map(const Step& step, const PlannedIoas& space, const MemoryRange& range);
-  Result<void> unmap(const Step& step, const Range& range);
-  Result<Backing*> backing(const PlannedIoas& space, const MemoryRange& range);
-  Reply<void> map_backing(const Step& step, Backing& backing);
-  void release(const Place& place);
+  std::vector<std::string> hwpts_of_vm(std::string_view vm) const;
+  Result<const Hwpt*> tracked(std::string_view hwpt) const;
+  Result<void> read_mapped(const std::string& hwpt, DirtyRead read, DirtyBitmap& into);
   std::vector<std::string> attached_to(const std::string& hwpt) const;
 
   System& system_;
@@ -116,11 +129,10 @@ class IommufdBackend final : public Backend {
   IommufdOptions options_;
   Descriptor iommu_;
   bool accounting_chosen_ = false;
-  bool maps_files_ = true;  // until the kernel says that it does not know IOMMU_IOAS_MAP_FILE (Linux 6.13)
   std::map<std::string, Ioas, std::less<>> ioas_;
   std::map<std::string, Hwpt, std::less<>> hwpts_;
   std::map<std::string, Device, std::less<>> devices_;  // bound
-  std::map<Place, Backing> memory_;
+  GuestMaps maps_;
   std::vector<std::string> left_behind_;  // lent devices whose bind failed when it was too late to take it back
 };
 

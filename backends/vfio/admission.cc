@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "backends/vfio/guest_memory.h"
 #include "engine/base/text.h"
@@ -49,7 +50,11 @@ std::uint64_t backing_page(System& system, const PlannedIoas& ioas) {
 }
 
 Result<void> require_memlock(System& system, const Plan& plan) {
-  const std::uint64_t needed = plan.resources.pinned_bytes, limit = system.memlock_limit();
+  return require_memlock(system, plan.resources.pinned_bytes);
+}
+
+Result<void> require_memlock(System& system, std::uint64_t needed) {
+  const std::uint64_t limit = system.memlock_limit();
   if (needed <= limit || system.locks_without_limit()) return {};
   return failure(fmt::format("the plan pins {}, and this process may lock {} of memory (RLIMIT_MEMLOCK)",
                              format_size(needed), format_size(limit)),
@@ -59,11 +64,14 @@ Result<void> require_memlock(System& system, const Plan& plan) {
 
 Result<void> require_huge_pages(System& system, const Plan& plan) {
   std::map<std::uint64_t, std::uint64_t> needed;  // by page size
+  std::set<std::pair<std::string, Range>> counted;
   for (const PlannedIoas& ioas : plan.ioas) {
     const std::uint64_t page = backing_page(system, ioas);
     if (page == system.page_size()) continue;
     for (const MemoryRange& m : ioas.memory) {
-      const auto bytes = file_bytes(m.gpa, page);
+      const Range file = file_range(plan, ioas, m.gpa);
+      if (!counted.emplace(ioas.vm, file).second) continue;
+      const auto bytes = file_bytes(file, page);
       if (!bytes) return failure(fmt::format("{:#x}-{:#x}: no memory is that large", m.gpa.start, m.gpa.last));
       needed[page] += *bytes / page;
     }

@@ -10,7 +10,9 @@ namespace ioplan::vfio {
 // The size of the pages that back an IOAS's memory, in bytes: the plan's, at least the kernel's.
 std::uint64_t backing_page(System& system, const PlannedIoas& ioas);
 
-// Whether RLIMIT_MEMLOCK allows all that the plan pins. CAP_IPC_LOCK lifts it (pages.c iopt_alloc_pages).
+// Whether RLIMIT_MEMLOCK allows so many bytes; those that the plan pins, when none are named. CAP_IPC_LOCK lifts it
+// (pages.c iopt_alloc_pages).
+Result<void> require_memlock(System& system, std::uint64_t bytes);
 Result<void> require_memlock(System& system, const Plan& plan);
 
 // Whether enough huge pages are free, for every size that the plan's memory is backed by.

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "backends/vfio/refusal.h"
 #include "engine/base/text.h"
 
@@ -19,6 +21,21 @@ std::optional<std::uint64_t> file_bytes(const Range& gpa, std::uint64_t page) {
   const std::uint64_t extent = round_down(gpa.last, page) - round_down(gpa.start, page);
   if (extent > kLargestFile - page) return std::nullopt;
   return extent + page;
+}
+
+Range file_range(const Plan& plan, const PlannedIoas& space, const Range& range) {
+  Range all = range;
+  for (bool grown = true; grown;) {
+    const Range before = all;
+    for (const PlannedIoas& other : plan.ioas) {
+      if (other.vm != space.vm) continue;
+      for (const MemoryRange& m : other.memory) {
+        if (m.gpa.overlaps(all)) all = {std::min(all.start, m.gpa.start), std::max(all.last, m.gpa.last)};
+      }
+    }
+    grown = all != before;
+  }
+  return all;
 }
 
 Result<GuestMemory> GuestMemory::allocate(System& system, const Range& gpa, std::uint64_t page) {

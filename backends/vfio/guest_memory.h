@@ -9,6 +9,7 @@
 
 #include "backends/vfio/system.h"
 #include "engine/base/range.h"
+#include "engine/model/plan.h"
 
 namespace ioplan::vfio {
 
@@ -20,6 +21,10 @@ struct LentMemory {
 
 // Bytes of `page` that a file for the range takes. Nothing when no file can be that large.
 std::optional<std::uint64_t> file_bytes(const Range& gpa, std::uint64_t page);
+
+// The guest addresses that one file holds: the range, and all that overlaps it in the VM's address spaces, so that they
+// share their memory.
+Range file_range(const Plan& plan, const PlannedIoas& space, const Range& range);
 
 class GuestMemory {
  public:

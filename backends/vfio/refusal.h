@@ -24,7 +24,9 @@ enum class Call : std::uint8_t {
   attach,
   detach,
   map,
+  copy,
   unmap,
+  dirty,
   destroy,
   memory,
   sysfs

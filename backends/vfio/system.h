@@ -26,6 +26,15 @@ using Reply = tl::expected<T, Errno>;
 
 inline tl::unexpected<Errno> fails_with(int errno_value) { return tl::make_unexpected(Errno{errno_value}); }
 
+// What two descriptors have in common when they are of the same file; `node`: the number of a character device, 0 for
+// other files.
+struct FileIdentity {
+  std::uint64_t device = 0, inode = 0;
+  std::uint64_t node = 0;
+
+  friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
+};
+
 class System {
  public:
   virtual ~System() = default;
@@ -33,6 +42,7 @@ class System {
   virtual Reply<int> open(const std::string& path) = 0;  // read and write, close-on-exec
   virtual void close(int fd) = 0;
   virtual Reply<void> ioctl(int fd, unsigned long request, void* argument) = 0;
+  virtual Reply<FileIdentity> identify(int fd) = 0;  // fstat(2)
 
   // Anonymous memory as a file. `page`: the kernel's page size, or one of its huge page sizes (hugetlb).
   virtual Reply<int> memfd_create(const std::string& name, std::uint64_t page) = 0;

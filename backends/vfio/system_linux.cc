@@ -2,6 +2,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -36,6 +37,12 @@ class LinuxSystem final : public System {
   Reply<void> ioctl(int fd, unsigned long request, void* argument) override {
     if (::ioctl(fd, request, argument) < 0) return last_error();
     return {};
+  }
+
+  Reply<FileIdentity> identify(int fd) override {
+    struct stat found {};
+    if (::fstat(fd, &found) < 0) return last_error();
+    return FileIdentity{found.st_dev, found.st_ino, S_ISCHR(found.st_mode) ? found.st_rdev : 0};
   }
 
   Reply<int> memfd_create(const std::string& name, std::uint64_t page) override {

@@ -157,6 +157,9 @@ enum VfioRequest : unsigned long {
   VFIO_DEVICE_DETACH_IOMMUFD_PT = request(120),
 };
 
+struct vfio_device_info {
+  u32 argsz, flags, num_regions, num_irqs, cap_offset, pad;
+};
 struct vfio_device_bind_iommufd {
   u32 argsz, flags;
   s32 iommufd;
@@ -195,6 +198,7 @@ inline constexpr u32 VFIO_GROUP_FLAGS_VIABLE = 1, VFIO_GROUP_FLAGS_CONTAINER_SET
 inline constexpr u32 VFIO_DMA_MAP_FLAG_READ = 1, VFIO_DMA_MAP_FLAG_WRITE = 2;
 inline constexpr u32 VFIO_DEVICE_ATTACH_PASID = 1, VFIO_DEVICE_DETACH_PASID = 1;
 
+static_assert(sizeof(vfio_device_info) == 24);
 static_assert(sizeof(vfio_device_bind_iommufd) == 24 && offsetof(vfio_device_bind_iommufd, token_uuid_ptr) == 16);
 static_assert(sizeof(vfio_device_attach_iommufd_pt) == 16 && sizeof(vfio_device_detach_iommufd_pt) == 12);
 static_assert(sizeof(vfio_iommu_type1_dma_map) == 32 && sizeof(vfio_iommu_type1_dma_unmap) == 24);

@@ -7,15 +7,28 @@
 //   ioplan::sim::SimBackend backend(**machine);
 //   ioplan::ApplyReport report = ioplan::apply_plan(plan, loaded->request.host, backend);
 //
+// On this machine, through /dev/iommu (Linux 6.6 or newer), opened here or passed in by who may open it; guest memory of
+// its own or lent by the caller, and what devices write, once the plan stands:
+//
+//   auto system = ioplan::vfio::linux_system();
+//   ioplan::iommufd::IommufdOptions options;                         // descriptors, memory, whose locked memory counts
+//   ioplan::iommufd::IommufdBackend backend(*system, loaded->request.host, options);
+//   ioplan::ApplyReport report = ioplan::apply_plan(plan, loaded->request.host, backend);
+//   backend.track_dirty_of_vm("vm", ioplan::iommufd::DirtyTracking::on);
+//
+// What was applied lasts as long as the backend and its descriptors; tests replace the system (backends/vfio/system.h).
+//
 // What the calls give and take is described where it is declared: documents (engine/document/load.h, plan_document.h),
 // the Plan (engine/model/plan.h), the judge (engine/check/check.h), the executor (engine/apply/apply.h), the simulated
-// machine with DMA, failure injection and inspection (backends/sim/machine.h, iommufd.h). This header adds Linux's law
+// machine with DMA, failure injection and inspection (backends/sim/machine.h, iommufd.h), /dev/iommu
+// (backends/iommufd/iommufd_backend.h). This header adds Linux's law
 // to those that ask for one. Nothing throws but for want of memory; equal input gives equal output.
 // Held by examples/embed-sim, which is built against the installed library.
 #pragma once
 
 #include <memory>
 
+#include "backends/iommufd/iommufd_backend.h"
 #include "backends/sim/iommufd.h"
 #include "backends/sim/machine.h"
 #include "backends/sim/sim_backend.h"

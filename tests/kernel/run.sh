@@ -73,6 +73,14 @@ configurations() {
   echo "virtio|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 iommufd.allow_unsafe_interrupts=1 ioplan.isolated_msi=0|$everywhere"
   echo "virtio-without-isolated-msi|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 ioplan.isolated_msi=0|isolated_msi"
   echo "selftest|full||-net none|ioplan.devices=0|selftest"
+  # The program itself, as root and as a user.
+  echo "program|full|-device intel-iommu,intremap=on|$devices|intel_iommu=on ioplan.devices=7|refusals,dirty"
+  echo "killed|full|-device intel-iommu,intremap=on|$devices|intel_iommu=on ioplan.devices=7 ioplan.kills=${IOPLAN_KILLS:-100}|killed"
+  # Benches, only when they are named. By instructions (-icount), because a guest without KVM has no other clock worth reading.
+  case "$only" in
+    map_bench) echo "$only|bare|-device intel-iommu,intremap=on|$devices -m 1200M -icount shift=0,sleep=off|intel_iommu=on ioplan.devices=7 ioplan.rounds=1|map_bench" ;;
+    map_bench_threads) echo "$only|bare|-device intel-iommu,intremap=on|$devices -m 2G -smp 2|intel_iommu=on ioplan.devices=7|map_bench" ;;
+  esac
   # These kill the guest's kernel.
   local intel="-device intel-iommu,intremap=on|$devices|intel_iommu=on ioplan.devices=7"
   echo "h3-mock-onto-pci|bare|$intel|!h3_mock_onto_pci"
@@ -81,9 +89,10 @@ configurations() {
 
 # Replaces the shell that it runs in.
 boot() {
-  local name=$1 files=$2 iommu=$3 machine=$4 line=$5 cases=$6
+  local name=$1 files=$2 iommu=$3 machine=$4 line=$5 cases=$6 threads=multi
+  case "$machine" in *-icount*) threads=single ;; esac
   # shellcheck disable=SC2086
-  exec timeout "${IOPLAN_TIMEOUT:-240}" qemu-system-x86_64 -machine q35,kernel-irqchip=split -accel tcg,thread=multi -cpu max \
+  exec timeout "${IOPLAN_TIMEOUT:-240}" qemu-system-x86_64 -machine q35,kernel-irqchip=split -accel "tcg,thread=$threads" -cpu max \
     -m 1G -smp 1 -display none -vga none -serial "file:$work/$name.log" -no-reboot -kernel "$kernel" \
     -initrd "$work/$files.gz" $iommu $machine \
     -append "console=ttyS0 quiet vfio-pci.disable_idle_d3=1 panic=-1 no_timer_check iommu=nopt $line $options ioplan.run=${cases#!}" \

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -20,6 +21,18 @@ constexpr std::uint64_t kAll = ~std::uint64_t{0};
 
 enum class Kind : std::uint8_t { ioas, hwpt, device, access };
 
+// What one MAP has pinned; copies of it share it.
+struct Pages {
+  std::uint64_t bytes = 0;
+  bool writeable = false;
+};
+
+struct Area {
+  Range range;
+  std::shared_ptr<const Pages> pages;
+  bool writeable = false;
+};
+
 struct Object {
   Kind kind = Kind::ioas;
   std::uint32_t ioas = 0;             // of a HWPT; of an access that is attached
@@ -27,7 +40,10 @@ struct Object {
   std::uint32_t flags = 0;            // HWPT
   bool automatic = false;             // HWPT
   std::uint32_t hwpt = 0;             // of a device that is attached
-  std::vector<Range> allowed, areas;  // IOAS
+  std::vector<Range> allowed;         // IOAS
+  std::vector<Area> areas;            // IOAS
+  bool tracking = false;              // HWPT
+  std::set<std::uint64_t> dirty;      // HWPT: numbers of pages
 };
 
 const std::map<unsigned long, std::string>& request_names() {
@@ -38,10 +54,14 @@ const std::map<unsigned long, std::string>& request_names() {
       {uapi::IOMMU_IOAS_IOVA_RANGES, "IOMMU_IOAS_IOVA_RANGES"},
       {uapi::IOMMU_IOAS_MAP, "IOMMU_IOAS_MAP"},
       {uapi::IOMMU_IOAS_MAP_FILE, "IOMMU_IOAS_MAP_FILE"},
+      {uapi::IOMMU_IOAS_COPY, "IOMMU_IOAS_COPY"},
       {uapi::IOMMU_IOAS_UNMAP, "IOMMU_IOAS_UNMAP"},
+      {uapi::IOMMU_HWPT_SET_DIRTY_TRACKING, "IOMMU_HWPT_SET_DIRTY_TRACKING"},
+      {uapi::IOMMU_HWPT_GET_DIRTY_BITMAP, "IOMMU_HWPT_GET_DIRTY_BITMAP"},
       {uapi::IOMMU_OPTION, "IOMMU_OPTION"},
       {uapi::IOMMU_HWPT_ALLOC, "IOMMU_HWPT_ALLOC"},
       {uapi::IOMMU_GET_HW_INFO, "IOMMU_GET_HW_INFO"},
+      {uapi::VFIO_DEVICE_GET_INFO, "VFIO_DEVICE_GET_INFO"},
       {uapi::VFIO_DEVICE_BIND_IOMMUFD, "VFIO_DEVICE_BIND_IOMMUFD"},
       {uapi::VFIO_DEVICE_ATTACH_IOMMUFD_PT, "VFIO_DEVICE_ATTACH_IOMMUFD_PT"},
       {uapi::VFIO_DEVICE_DETACH_IOMMUFD_PT, "VFIO_DEVICE_DETACH_IOMMUFD_PT"},
@@ -164,7 +184,7 @@ struct FakeSystem::Context {
     const RangeSet left = usable(ioas);
     const Object& o = objects.at(ioas);
     const auto inside = [&](const Range& r) { return left.contains(r); };
-    return std::ranges::all_of(o.areas, inside) && std::ranges::all_of(o.allowed, inside);
+    return std::ranges::all_of(o.areas, inside, &Area::range) && std::ranges::all_of(o.allowed, inside);
   }
   bool used(std::uint32_t id) const {
     return std::ranges::any_of(objects, [id](const auto& o) { return o.second.ioas == id || o.second.hwpt == id; });
@@ -178,7 +198,7 @@ struct FakeSystem::DeviceFile {
 };
 
 struct FakeSystem::Memory {
-  std::uint64_t page = 0, bytes = 0;
+  std::uint64_t page = 0, bytes = 0, inode = 0;
 };
 
 struct FakeSystem::Open {
@@ -206,6 +226,8 @@ void FakeSystem::add(const Device& d) {
   if (!d.driver.starts_with("vfio")) return;
   files_[fmt::format("{}/vfio-dev/vfio{}/dev", folder, d.vfio)] = fmt::format("511:{}", d.vfio);
   nodes_[fmt::format("/dev/vfio/devices/vfio{}", d.vfio)] = d.address;
+  links_[fmt::format("/sys/dev/char/511:{}", d.vfio)] =
+      fmt::format("../../devices/pci0000:00/{}/vfio-dev/vfio{}", d.address, d.vfio);
 }
 
 void FakeSystem::add_mediated(const std::string& uuid, unsigned vfio) {
@@ -333,8 +355,25 @@ Reply<std::vector<std::string>> FakeSystem::list(const std::string& path) {
 int FakeSystem::install(Open open) {
   int fd = 3;
   while (open_.contains(fd)) ++fd;
-  open_.emplace(fd, std::make_unique<Open>(std::move(open)));
+  open_.emplace(fd, std::make_shared<Open>(std::move(open)));
   return fd;
+}
+
+int FakeSystem::duplicate(int fd) {
+  int copy = 3;
+  while (open_.contains(copy)) ++copy;
+  open_.emplace(copy, open_.at(fd));
+  return copy;
+}
+
+Reply<iommufd::FileIdentity> FakeSystem::identify(int fd) {
+  if (strikes("identify")) return fails_with(strike_errno_);
+  const auto it = open_.find(fd);
+  if (it == open_.end()) return fails_with(EBADF);
+  const Open& open = *it->second;
+  if (open.memory) return iommufd::FileIdentity{1, open.memory->inode, 0};
+  if (open.context) return iommufd::FileIdentity{5, 1, makedev(10, 126)};
+  return iommufd::FileIdentity{5, 2, makedev(511, devices_.at(open.device->device).vfio)};
 }
 
 Reply<int> FakeSystem::open(const std::string& path) {
@@ -356,7 +395,7 @@ void FakeSystem::close(int fd) {
     violations.push_back(fmt::format("close of {}, which is not open", fd));
     return;
   }
-  if (it->second->device) unbind(*it->second->device);
+  if (it->second->device && it->second.use_count() == 1) unbind(*it->second->device);
   open_.erase(it);
 }
 
@@ -365,7 +404,7 @@ Reply<int> FakeSystem::memfd_create(const std::string& /*name*/, std::uint64_t p
   const std::string pool = fmt::format("/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", page_bytes >> 10);
   if (page_bytes > page && !files_.contains(pool)) return fails_with(EINVAL);
   Open open;
-  open.memory = Memory{page_bytes, 0};
+  open.memory = Memory{page_bytes, 0, next_inode_++};
   return install(std::move(open));
 }
 
@@ -468,11 +507,31 @@ int FakeSystem::on_iommu(Context& c, unsigned long request, void* argument) {
       if (r.user_va + r.length > address + v.bytes) return EFAULT;
       return map(c, r.ioas_id, {r.iova, r.length, r.user_va - address + v.offset, r.flags, false});
     }
+    case uapi::IOMMU_IOAS_COPY:
+      return well_sized<uapi::iommu_ioas_copy>(argument) ? copy(c, as<uapi::iommu_ioas_copy>(argument)) : EINVAL;
+    case uapi::IOMMU_HWPT_SET_DIRTY_TRACKING: {
+      auto& r = as<uapi::iommu_hwpt_set_dirty_tracking>(argument);
+      Object* hwpt = c.find(r.hwpt_id, Kind::hwpt);
+      if (!well_sized<uapi::iommu_hwpt_set_dirty_tracking>(argument) || hwpt == nullptr) return ENOENT;
+      if ((hwpt->flags & uapi::IOMMU_HWPT_ALLOC_DIRTY_TRACKING) == 0) return EOPNOTSUPP;
+      hwpt->tracking = (r.flags & uapi::IOMMU_HWPT_DIRTY_TRACKING_ENABLE) != 0;
+      if (hwpt->tracking) hwpt->dirty.clear();
+      return 0;
+    }
+    case uapi::IOMMU_HWPT_GET_DIRTY_BITMAP:
+      return well_sized<uapi::iommu_hwpt_get_dirty_bitmap>(argument)
+                 ? read_dirty(c, as<uapi::iommu_hwpt_get_dirty_bitmap>(argument))
+                 : EINVAL;
     case uapi::IOMMU_IOAS_UNMAP: {
       auto& r = as<uapi::iommu_ioas_unmap>(argument);
       Object* ioas = c.find(r.ioas_id, Kind::ioas);
       if (!well_sized<uapi::iommu_ioas_unmap>(argument) || ioas == nullptr) return ENOENT;
-      if (std::erase(ioas->areas, Range{r.iova, r.iova + r.length - 1}) == 0) return ENOENT;
+      const Range range{r.iova, r.iova + r.length - 1};
+      const auto cut = [&](const Area& a) { return a.range.overlaps(range) && !range.contains(a.range); };
+      if (std::ranges::any_of(ioas->areas, cut)) return ENOENT;
+      r.length = 0;
+      for (const Area& a : ioas->areas) r.length += range.contains(a.range) ? a.range.extent() + 1 : 0;
+      if (std::erase_if(ioas->areas, [&](const Area& a) { return range.contains(a.range); }) == 0) return ENOENT;
       r.length -= unmap_forgets;
       return 0;
     }
@@ -481,6 +540,10 @@ int FakeSystem::on_iommu(Context& c, unsigned long request, void* argument) {
       if (!well_sized<uapi::iommu_option>(argument) || r.option_id != uapi::IOMMU_OPTION_RLIMIT_MODE ||
           r.object_id != 0)
         return EOPNOTSUPP;
+      if (r.op == uapi::IOMMU_OPTION_OP_GET) {
+        r.val64 = c.mode;
+        return 0;
+      }
       if (!cap_sys_resource) return EPERM;
       if (!c.objects.empty()) return EBUSY;
       c.mode = r.val64;
@@ -529,10 +592,69 @@ int FakeSystem::map(Context& c, std::uint32_t id, const Map& map) {
   const Range range{map.iova, map.iova + map.length - 1};
   const std::uint64_t alignment = c.alignment(id);
   if (map.iova % alignment != 0 || map.length % alignment != 0 || !c.usable(id).contains(range)) return EINVAL;
-  if (std::ranges::any_of(ioas->areas, [&](const Range& a) { return a.overlaps(range); })) return EEXIST;
-  ioas->areas.push_back(range);
+  if (std::ranges::any_of(ioas->areas, [&](const Area& a) { return a.range.overlaps(range); })) return EEXIST;
+  const bool writeable = (map.flags & uapi::IOMMU_IOAS_MAP_WRITEABLE) != 0;
+  if (!cap_ipc_lock && pinned() + map.length > memlock) return ENOMEM;
+  ioas->areas.push_back({range, std::make_shared<const Pages>(Pages{map.length, writeable}), writeable});
   maps.push_back(map);
   return 0;
+}
+
+// What lies without a hole in the source, area by area.
+int FakeSystem::copy(Context& c, const uapi::iommu_ioas_copy& r) {
+  Object* from = c.find(r.src_ioas_id, Kind::ioas);
+  Object* to = c.find(r.dst_ioas_id, Kind::ioas);
+  if (from == nullptr || to == nullptr) return ENOENT;
+  const bool writeable = (r.flags & uapi::IOMMU_IOAS_MAP_WRITEABLE) != 0;
+  const Range source{r.src_iova, r.src_iova + r.length - 1}, target{r.dst_iova, r.dst_iova + r.length - 1};
+  std::vector<Area> made;
+  RangeSet covered;
+  for (const Area& a : from->areas) {
+    if (!a.range.overlaps(source)) continue;
+    const Range part{std::max(a.range.start, source.start), std::min(a.range.last, source.last)};
+    covered.add(part);
+    if (writeable && !a.pages->writeable) return EPERM;
+    made.push_back({{part.start - source.start + target.start, part.last - source.start + target.start}, a.pages, writeable});
+  }
+  if (!covered.contains(source)) return ENOENT;
+  const std::uint64_t align = c.alignment(r.dst_ioas_id);
+  if (target.start % align != 0 || r.length % align != 0 || !c.usable(r.dst_ioas_id).contains(target)) return EINVAL;
+  if (std::ranges::any_of(to->areas, [&](const Area& a) { return a.range.overlaps(target); })) return EEXIST;
+  to->areas.insert(to->areas.end(), made.begin(), made.end());
+  copies.emplace_back(r.dst_iova, r.length);
+  return 0;
+}
+
+int FakeSystem::read_dirty(Context& c, const uapi::iommu_hwpt_get_dirty_bitmap& r) {
+  Object* hwpt = c.find(r.hwpt_id, Kind::hwpt);
+  if (hwpt == nullptr) return ENOENT;
+  if ((hwpt->flags & uapi::IOMMU_HWPT_ALLOC_DIRTY_TRACKING) == 0) return EOPNOTSUPP;
+  const std::uint64_t step = std::max(r.page_size, c.alignment(hwpt->ioas));
+  if (r.page_size == 0 || r.iova % step != 0 || r.length % step != 0) return EINVAL;
+  std::set<std::uint64_t> left;
+  for (const std::uint64_t number : hwpt->dirty) {
+    const std::uint64_t iova = number * page;
+    const bool inside = iova >= r.iova && iova - r.iova < r.length;
+    if (inside) {
+      const std::uint64_t bit = (iova - r.iova) / r.page_size;
+      at_pointer<std::uint64_t>(r.data)[bit / 64] |= std::uint64_t{1} << bit % 64;
+    }
+    if (!inside || (r.flags & uapi::IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR) != 0) left.insert(number);
+  }
+  hwpt->dirty = std::move(left);
+  return 0;
+}
+
+void FakeSystem::write(const std::string& device, std::uint64_t iova) {
+  for (const auto& [fd, open] : open_) {
+    if (!open->device || open->device->device != device || !open->device->context) continue;
+    Context& c = *open->device->context;
+    const std::uint32_t hwpt = c.objects.at(open->device->id).hwpt;
+    if (hwpt == 0 || !c.objects.at(hwpt).tracking) continue;
+    for (const Area& a : c.objects.at(c.objects.at(hwpt).ioas).areas) {
+      if (a.range.contains({iova, iova}) && a.writeable) c.objects.at(hwpt).dirty.insert(iova / page);
+    }
+  }
 }
 
 int FakeSystem::destroy(Context& c, std::uint32_t id) {
@@ -550,6 +672,7 @@ int FakeSystem::on_device(DeviceFile& file, unsigned long request, void* argumen
     return bind(file, r.iommufd, r.out_devid);
   }
   if (!file.context) return EINVAL;
+  if (request == uapi::VFIO_DEVICE_GET_INFO) return 0;
   if (request == uapi::VFIO_DEVICE_ATTACH_IOMMUFD_PT) {
     auto& r = as<uapi::vfio_device_attach_iommufd_pt>(argument);
     if (!well_sized<uapi::vfio_device_attach_iommufd_pt>(argument) || r.flags != 0) return EINVAL;
@@ -641,6 +764,19 @@ void FakeSystem::unbind(DeviceFile& file) {
 std::size_t FakeSystem::open_descriptors() const { return open_.size(); }
 
 std::uint64_t FakeSystem::rlimit_mode(int iommu) const { return open_.at(iommu)->context->mode; }
+
+std::uint64_t FakeSystem::pinned() const {
+  std::set<const Pages*> counted;
+  std::set<const Context*> seen;
+  std::uint64_t bytes = 0;
+  for (const auto& [fd, open] : open_) {
+    if (!open->context || !seen.insert(open->context.get()).second) continue;
+    for (const auto& [id, o] : open->context->objects) {
+      for (const Area& a : o.areas) bytes += counted.insert(a.pages.get()).second ? a.pages->bytes : 0;
+    }
+  }
+  return bytes;
+}
 
 std::string FakeSystem::world() const {
   constexpr const char* kKinds[] = {"ioas", "hwpt", "device", "access"};

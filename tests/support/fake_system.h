@@ -3,7 +3,7 @@
 // It stands behind backends/vfio/system.h. What it knows of iommufd is what KR 1 and 2 say about ids, references,
 // reservations and their errno; what an IOMMU accepts it is told. Every call that can fail is counted and can be made
 // to fail with any errno, the n-th of all calls or the n-th of one name. Names are "open PATH", "read PATH", "list
-// PATH", "read_link PATH", "memfd_create", "ftruncate", "mmap", and the ioctls' own ("IOMMU_IOAS_ALLOC"). What no good
+// PATH", "read_link PATH", "memfd_create", "ftruncate", "mmap", "identify", and the ioctls' own ("IOMMU_IOAS_ALLOC"). What no good
 // program does (a replace, a double close, a bad munmap) is noted in `violations`.
 #pragma once
 
@@ -61,6 +61,11 @@ class FakeSystem final : public iommufd::System {
   bool cap_sys_resource = true;
   std::uint64_t page = 4096;
 
+  // A second descriptor of the same file, as dup(2) gives one.
+  int duplicate(int fd);
+  // A device's DMA: where its HWPT tracks what is dirty and has the address mapped for writing, the page becomes dirty.
+  void write(const std::string& device, std::uint64_t iova);
+
   // Failing.
   void fail_nth(std::uint64_t n, int errno_value);                        // of all calls from now; 0: none
   void fail(const std::string& name, int errno_value, unsigned nth = 1);  // of this name from now
@@ -75,15 +80,18 @@ class FakeSystem final : public iommufd::System {
     bool by_file;
   };
   std::vector<Map> maps;                                                // every successful MAP and MAP_FILE
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> copies;          // IOVA and length of every successful COPY
   std::vector<std::pair<std::string, std::uint32_t>> hwpt_allocations;  // allocator and flags of every HWPT_ALLOC
   std::size_t open_descriptors() const;                                 // that were not closed
   std::size_t views() const { return views_.size(); }
   std::uint64_t rlimit_mode(int iommu) const;
+  std::uint64_t pinned() const;  // bytes, of all contexts: pages that several areas share count once
   std::string world() const;  // objects, attachments, descriptors, memory: one fact a line
 
   iommufd::Reply<int> open(const std::string& path) override;
   void close(int fd) override;
   iommufd::Reply<void> ioctl(int fd, unsigned long request, void* argument) override;
+  iommufd::Reply<iommufd::FileIdentity> identify(int fd) override;
   iommufd::Reply<int> memfd_create(const std::string& name, std::uint64_t page_bytes) override;
   iommufd::Reply<void> ftruncate(int fd, std::uint64_t bytes) override;
   iommufd::Reply<std::uint64_t> mmap(int fd, std::uint64_t offset, std::uint64_t bytes) override;
@@ -121,6 +129,8 @@ class FakeSystem final : public iommufd::System {
   };
   int hwpt_alloc(Context& context, const Allocation& allocation, std::uint32_t& id);
   int map(Context& context, std::uint32_t ioas, const Map& map);
+  int copy(Context& context, const uapi::iommu_ioas_copy& request);
+  int read_dirty(Context& context, const uapi::iommu_hwpt_get_dirty_bitmap& request);
   int destroy(Context& context, std::uint32_t id);
   void unbind(DeviceFile& file);
 
@@ -128,8 +138,9 @@ class FakeSystem final : public iommufd::System {
   std::map<std::string, std::string> links_;  // absolute targets
   std::map<std::string, Device> devices_;     // by address or UUID
   std::map<std::string, std::string> nodes_;  // path in /dev -> device, or "" for /dev/iommu
-  std::map<int, std::unique_ptr<Open>> open_;
+  std::map<int, std::shared_ptr<Open>> open_;
   std::map<std::uint64_t, View> views_;  // by address
+  std::uint64_t next_inode_ = 1;
   std::uint64_t next_address_ = std::uint64_t{1} << 40;
   std::uint64_t fail_in_ = 0;
   int fail_errno_ = 0;

@@ -38,6 +38,10 @@ Outcome isolated_msi(const Guest& guest);
 Outcome hazards(const Guest& guest);
 Outcome h3_mock_onto_pci(const Guest& guest);
 Outcome h3_pci_onto_mock(const Guest& guest);
+Outcome killed(const Guest& guest);
+Outcome refusals(const Guest& guest);
+Outcome dirty(const Guest& guest);
+Outcome map_bench(const Guest& guest);
 
 struct Case {
   std::string_view name;

@@ -14,6 +14,10 @@ std::span<const Case> all_cases() {
       Case{"hazards", hazards},
       Case{"h3_mock_onto_pci", h3_mock_onto_pci},
       Case{"h3_pci_onto_mock", h3_pci_onto_mock},
+      Case{"killed", killed},
+      Case{"refusals", refusals},
+      Case{"dirty", dirty},
+      Case{"map_bench", map_bench},
   };
   return kCases;
 }
