@@ -347,6 +347,20 @@ TEST(Selftest, IovaRanges) {
   EXPECT_EQ(world->ioas_iova_ranges(ioas).value().ranges, (std::vector<Range>{{0, kEverything}}));
 }
 
+TEST(Selftest, AddReserved) {
+  World world(kOneMock);
+  const ObjectId ioas = world.ioas();
+  EXPECT_EQ(errno_of(world->ioas_add_reserved(99, kApertureStart, kMockPage)), ENOENT);
+  EXPECT_EQ(errno_of(world->ioas_add_reserved(ioas, kApertureStart, 0)), EINVAL);
+  EXPECT_EQ(errno_of(world->ioas_add_reserved(ioas, kEverything, 2)), EOVERFLOW);
+  EXPECT_EQ(world.map(ioas, kApertureStart), 0);
+  EXPECT_EQ(errno_of(world->ioas_add_reserved(ioas, kApertureStart, 1)), EADDRINUSE) << "memory is there";
+  EXPECT_EQ(errno_of(world->ioas_add_reserved(ioas, 0, kApertureStart)), 0);
+  EXPECT_EQ(errno_of(world->ioas_add_reserved(ioas, 0, 2)), 0) << "reservations may overlap";
+  EXPECT_EQ(world->ioas_iova_ranges(ioas).value().ranges, (std::vector<Range>{{kApertureStart, kEverything}}));
+  EXPECT_EQ(world.map(ioas, 0), EINVAL);
+}
+
 TEST(Selftest, OptionHugePages) {
   World world(kOneMock);
   const ObjectId ioas = world.ioas();

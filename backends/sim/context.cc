@@ -183,7 +183,7 @@ void Context::State::append_text(std::string& text) const {
   const auto out = std::back_inserter(text);
   const Host& host = machine.host;
   fmt::format_to(out, "context: rlimit mode {} objects {}\n", static_cast<int>(account), objects.size());
-  std::map<const void*, std::string> owners;
+  std::map<const void*, std::string> owners{{nullptr, "the selftest"}};
   for (const auto& [id, object] : objects) {
     if (const Hwpt* hwpt = find<Hwpt>(id)) owners[hwpt->domain.get()] = fmt::format("hwpt {}", id);
     if (const BoundDevice* device = find<BoundDevice>(id)) owners[&device->device] = host.device(device->device.index).id;

@@ -53,6 +53,13 @@ Answer<IovaRanges> Context::ioas_iova_ranges(ObjectId id) const {
   return IovaRanges{ioas->table.usable(), ioas->table.alignment()};
 }
 
+Answer<void> Context::ioas_add_reserved(ObjectId id, std::uint64_t start, std::uint64_t length) {
+  if (length == 0) return refuse(EINVAL, "the length is 0");
+  if (length - 1 > kLast - start) return refuse(EOVERFLOW, "the range leaves the address space");
+  Ioas* ioas = state_->find<Ioas>(id);
+  return ioas == nullptr ? refuse(ENOENT, kNoIoas) : ioas->table.reserve({start, start + length - 1}, nullptr);
+}
+
 Answer<std::uint64_t> Context::ioas_map(ObjectId id, std::uint32_t flags, std::uint64_t user_va, std::uint64_t length,
                                         std::uint64_t iova) {
   if (auto checked = check_map(flags, {iova, length}); !checked) return tl::make_unexpected(checked.error());

@@ -68,6 +68,8 @@ class Context {
   Answer<ObjectId> ioas_alloc();
   Answer<void> ioas_allow_iovas(ObjectId ioas, std::span<const Range> ranges);
   Answer<IovaRanges> ioas_iova_ranges(ObjectId ioas) const;
+  // IOMMU_TEST_OP_ADD_RESERVED of iommufd's selftest: a reserved region of no device, for the life of the IOAS.
+  Answer<void> ioas_add_reserved(ObjectId ioas, std::uint64_t start, std::uint64_t length);
   // `iova`: where, with kMapFixedIova. The IOVA of the mapping.
   Answer<std::uint64_t> ioas_map(ObjectId ioas, std::uint32_t flags, std::uint64_t user_va, std::uint64_t length, std::uint64_t iova);
   Answer<std::uint64_t> ioas_map_file(ObjectId ioas, std::uint32_t flags, int fd, std::uint64_t start, std::uint64_t length, std::uint64_t iova);

@@ -1,30 +1,60 @@
 #!/usr/bin/env bash
-# Boots the test kernel under every IOMMU that QEMU models and runs the guest program there (guest/main.cc).
+# Boots the test kernel under every IOMMU that QEMU models, runs the cases of guest/case.h there, and judges.
 #
-#   run.sh GUEST_PROGRAM KERNEL_IMAGE [NAME]     NAME: only this configuration
+#   run.sh [--only NAME] KERNEL_IMAGE INIT PROGRAM...
 #
-# IOPLAN_SEED, IOPLAN_SEQUENCES, IOPLAN_STEPS, IOPLAN_PLANS: how much to ask. Needs qemu-system-x86_64, no KVM. A guest that hangs is
-# killed after IOPLAN_TIMEOUT seconds and counts as a failure.
+# INIT (guest/main.cc) is the guest's process 1; every PROGRAM is /bin/ITS_NAME in the guests that ask for it. NAME: only this
+# configuration. Needs qemu-system-x86_64 and cpio, no KVM. Every guest must print `PASS case` for every one of its cases.
+# A guest that hangs is killed after IOPLAN_TIMEOUT seconds and counts as a failure.
+#
+# IOPLAN_SEED, IOPLAN_SEQUENCES, IOPLAN_STEPS, IOPLAN_PLANS: how much to ask. IOPLAN_KEEP=FOLDER: keep the consoles there. IOPLAN_JOBS: how
+# many guests run at once.
 set -euo pipefail
 
-program=$1 kernel=$2 only=${3:-}
-seed=${IOPLAN_SEED:-1} sequences=${IOPLAN_SEQUENCES:-150} steps=${IOPLAN_STEPS:-50} plans=${IOPLAN_PLANS:-20}
+only=
+[ "$1" != --only ] || { only=$2; shift 2; }
+kernel=$1 init=$2
+shift 2
+programs=("$@")
 work=$(mktemp -d)
-trap '[ -n "${IOPLAN_KEEP:-}" ] && cp "$work"/*.log "$IOPLAN_KEEP"; rm -rf "$work"' EXIT
+trap '[ -z "${IOPLAN_KEEP:-}" ] || cp "$work"/*.log "$IOPLAN_KEEP"; rm -rf "$work"' EXIT
+options="ioplan.seed=${IOPLAN_SEED:-1} ioplan.sequences=${IOPLAN_SEQUENCES:-28} ioplan.steps=${IOPLAN_STEPS:-200} ioplan.plans=${IOPLAN_PLANS:-20}"
 
-# The program as /init, with the shared libraries that it needs.
-make_initramfs() {
-  local root=$work/root
+# archive NAME FILE PATH...: a compressed cpio archive with each FILE at PATH, and the shared libraries that they need.
+archive() {
+  local name=$1 root=$work/$1
+  shift
   mkdir -p "$root"
-  cp "$program" "$root/init"
-  { ldd "$program" || true; } | grep -oE '/[^ ]+' | sort -u | while read -r library; do
-    mkdir -p "$root$(dirname "$library")"
-    cp -L "$library" "$root$library"
+  while [ $# -gt 0 ]; do
+    mkdir -p "$root$(dirname "$2")"
+    cp "$1" "$root$2"
+    { ldd "$1" 2>/dev/null || true; } | { grep -oE '/[^ ]+' || true; } | sort -u | while read -r library; do
+      mkdir -p "$root$(dirname "$library")"
+      cp -L "$library" "$root$library"
+    done
+    shift 2
   done
-  (cd "$root" && find . | cpio -o -H newc 2>"$work/cpio.log" | gzip -1 >"$work/initramfs.gz")
+  (cd "$root" && find . | cpio -o -H newc 2>"$work/cpio.err" | gzip -1 >"$work/$name.gz")
 }
 
-# name | QEMU's IOMMU | devices | kernel command line
+# Two initial file systems: the bare one, and one with the programs, which takes the guest longer to unpack.
+make_archives() {
+  archive init "$init" /init
+  local list=() program
+  for program in "${programs[@]}"; do list+=("$program" "/bin/$(basename "$program")"); done
+  archive programs "${list[@]}"
+  cat "$work/init.gz" "$work/programs.gz" >"$work/full.gz"
+  mv "$work/init.gz" "$work/bare.gz"
+}
+
+# Two functions of one slot share a group; what is behind a PCI bridge shares one too.
+edu=edu,dma_mask=0xffffffffffffffff
+devices="-device e1000e,addr=3 -device $edu,addr=4 -device virtio-rng-pci,addr=5,iommu_platform=on,disable-legacy=on \
+-device e1000,addr=6.0,multifunction=on -device e1000,addr=6.1 -net none"
+behind_bridge="-device pcie-pci-bridge,id=bridge,addr=7 -device e1000,bus=bridge,addr=1 -device $edu,bus=bridge,addr=2"
+everywhere=differential,plans,edu_dma
+
+# name | file system | QEMU's IOMMU | devices | kernel command line | cases; `!case`: the guest must not live to judge it
 configurations() {
   local width snoop mode caching
   for width in 39 48; do
@@ -33,39 +63,73 @@ configurations() {
         for caching in on off; do
           local name="intel-aw$width-snoop_$snoop-scalable_$mode-caching_$caching"
           local device="intel-iommu,intremap=on,aw-bits=$width,snoop-control=$snoop,x-scalable-mode=$mode,caching-mode=$caching"
-          echo "$name|-device $device|$devices $behind_bridge|intel_iommu=on,sm_$mode ioplan.devices=9"
+          echo "$name|bare|-device $device|$devices $behind_bridge|intel_iommu=on,sm_$mode ioplan.devices=9|$everywhere,hazards"
         done
       done
     done
   done
-  echo "amd|-device amd-iommu,intremap=on|$devices $behind_bridge|iommufd.allow_unsafe_interrupts=1 ioplan.devices=9"
+  echo "amd|bare|-device amd-iommu,intremap=on|$devices $behind_bridge|iommufd.allow_unsafe_interrupts=1 ioplan.devices=9|$everywhere"
   # With a PCI bridge in the machine Linux makes no groups behind virtio-iommu at all.
-  echo "virtio|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 iommufd.allow_unsafe_interrupts=1 ioplan.isolated_msi=0"
+  echo "virtio|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 iommufd.allow_unsafe_interrupts=1 ioplan.isolated_msi=0|$everywhere"
+  echo "virtio-without-isolated-msi|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 ioplan.isolated_msi=0|isolated_msi"
+  echo "selftest|full||-net none|ioplan.devices=0|selftest"
+  # These kill the guest's kernel.
+  local intel="-device intel-iommu,intremap=on|$devices|intel_iommu=on ioplan.devices=7"
+  echo "h3-mock-onto-pci|bare|$intel|!h3_mock_onto_pci"
+  echo "h3-pci-onto-mock|bare|$intel|!h3_pci_onto_mock"
 }
 
-# Two functions of one slot share a group; what is behind a PCI bridge shares one too.
-devices="-device e1000e,addr=3 -device edu,addr=4 -device virtio-rng-pci,addr=5,iommu_platform=on,disable-legacy=on \
--device e1000,addr=6.0,multifunction=on -device e1000,addr=6.1 -net none"
-behind_bridge="-device pcie-pci-bridge,id=bridge,addr=7 -device e1000,bus=bridge,addr=1 -device edu,bus=bridge,addr=2"
-
+# Replaces the shell that it runs in.
 boot() {
-  local name=$1 iommu=$2 machine=$3 line=$4
+  local name=$1 files=$2 iommu=$3 machine=$4 line=$5 cases=$6
   # shellcheck disable=SC2086
-  timeout "${IOPLAN_TIMEOUT:-240}" qemu-system-x86_64 -machine q35,kernel-irqchip=split -accel tcg,thread=multi -cpu max \
+  exec timeout "${IOPLAN_TIMEOUT:-240}" qemu-system-x86_64 -machine q35,kernel-irqchip=split -accel tcg,thread=multi -cpu max \
     -m 1G -smp 1 -display none -vga none -serial "file:$work/$name.log" -no-reboot -kernel "$kernel" \
-    -initrd "$work/initramfs.gz" $iommu $machine \
-    -append "console=ttyS0 quiet panic=-1 no_timer_check iommu=nopt $line ioplan.seed=$seed ioplan.sequences=$sequences ioplan.steps=$steps ioplan.plans=$plans" \
-    >"$work/$name.qemu" 2>&1 </dev/null || true
-  if grep -q '^PASS' "$work/$name.log"; then
-    echo "ok   $name: $(grep -aE ' calls, | plans applied' "$work/$name.log" | tr -d '\r' | paste -sd ';')"
+    -initrd "$work/$files.gz" $iommu $machine \
+    -append "console=ttyS0 quiet vfio-pci.disable_idle_d3=1 panic=-1 no_timer_check iommu=nopt $line $options ioplan.run=${cases#!}" \
+    >"$work/$name.qemu" 2>&1 </dev/null
+}
+
+# A kernel that hangs does so for ever: 15 seconds after the last word are enough.
+boot_to_death() {
+  boot "$@" &
+  local guest=$! silent=0
+  while kill -0 "$guest" 2>/dev/null && [ "$silent" -lt 15 ]; do
+    sleep 1
+    ! grep -aq '^SENT ' "$work/$1.log" 2>/dev/null || silent=$((silent + 1))
+  done
+  kill "$guest" 2>/dev/null || true
+  wait "$guest" || true
+}
+
+# What a guest printed: a PASS for each of its cases, no FAIL. One that must die: the deadly call, and nothing after it.
+judge() {
+  local name=$1 cases=$2 log=$work/$1.log case
+  [ -f "$log" ] || return 1
+  if [ "${cases#!}" != "$cases" ]; then
+    grep -aq "^SENT ${cases#!}" "$log" && ! grep -aqE '^(PASS|FAIL) ' "$log"
+    return
+  fi
+  for case in ${cases//,/ }; do grep -aq "^PASS $case: " "$log" || return 1; done
+  ! grep -aq '^FAIL ' "$log"
+}
+
+run_guest() {
+  local name=$1 cases=$6 log=$work/$1.log
+  case "$cases" in
+    !*) boot_to_death "$@" ;;
+    *) (boot "$@") || true ;;
+  esac
+  if judge "$name" "$cases"; then
+    echo "ok   $name: $(grep -aE '^(PASS|SENT|Oops|BUG:)' "$log" | tr -d '\r' | cut -d' ' -f3- | paste -sd ';')"
   else
     echo "FAIL $name"
-    tail -n 80 "$work/$name.qemu" "$work/$name.log" | tr -d '\r' | sed 's/^/     /'
+    tail -n 80 "$work/$name.qemu" "$log" | tr -d '\r' | sed 's/^/     /'
     return 1
   fi
 }
 
-make_initramfs
+make_archives
 mapfile -t list < <(configurations)
 ran=0 failed=0 running=()
 finish_one() {
@@ -73,13 +137,15 @@ finish_one() {
   running=("${running[@]:1}")
 }
 for line in "${list[@]}"; do
-  IFS='|' read -r name iommu machine append <<<"$line"
+  IFS='|' read -r name files iommu machine append cases <<<"$line"
   [ -z "$only" ] || [ "$only" = "$name" ] || continue
-  boot "$name" "$iommu" "$machine" "$append" &
+  run_guest "$name" "$files" "$iommu" "$machine" "$append" "$cases" &
   running+=($!)
   ran=$((ran + 1))
-  [ ${#running[@]} -lt 2 ] || finish_one
+  [ ${#running[@]} -lt "${IOPLAN_JOBS:-2}" ] || finish_one
 done
 while [ ${#running[@]} -gt 0 ]; do finish_one; done
-echo "$ran of ${#list[@]} configurations ran, $failed failed"
-[ "$failed" -eq 0 ] && { [ -n "$only" ] || [ "$ran" -eq ${#list[@]} ]; }
+compared=0
+for calls in $(sed -nE 's/^PASS differential: ([0-9]+) calls.*/\1/p' "$work"/*.log); do compared=$((compared + calls)); done
+echo "$ran of ${#list[@]} configurations ran, $((${#list[@]} - ran)) left out, $failed failed; $compared calls compared"
+[ "$failed" -eq 0 ] && [ "$ran" -gt 0 ] && { [ -n "$only" ] || [ "$ran" -eq ${#list[@]} ]; }

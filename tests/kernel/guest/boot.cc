@@ -70,10 +70,16 @@ std::vector<std::string> bind_to_vfio() {
     if (bridge || link_name(device + "/iommu_group").empty()) continue;
     write_file(device + "/driver_override", "vfio-pci");
     write_file(device + "/driver/unbind", id);
+    write_file(device + "/reset_method", "\n");  // a reset takes a tenth of a second, and every open and close is one
     write_file("/sys/bus/pci/drivers/vfio-pci/bind", id);
     if (link_name(device + "/driver") == "vfio-pci") bound.push_back(id);
   }
   return bound;
+}
+
+std::string vfio_cdev(const std::string& pci_address) {
+  const auto names = list_folder("/sys/bus/pci/devices/" + pci_address + "/vfio-dev");
+  return "/dev/vfio/devices/" + (names.empty() ? "none" : names.front());
 }
 
 std::string command_line(std::string_view key, std::string_view otherwise) {
@@ -83,6 +89,10 @@ std::string command_line(std::string_view key, std::string_view otherwise) {
   if (at == std::string::npos) return std::string(otherwise);
   const std::size_t start = at + wanted.size();
   return line.substr(start, line.find(' ', start) - start);
+}
+
+std::uint64_t command_line_number(std::string_view key, std::uint64_t otherwise) {
+  return std::stoull(command_line(key, std::to_string(otherwise)));
 }
 
 void power_off() {

@@ -1,6 +1,7 @@
 // The guest's process 1: mounts, hands PCI devices to vfio-pci, and turns the machine off at the end.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,8 +14,12 @@ void mount_file_systems();
 // Gives every PCI device with an IOMMU group, save bridges, to vfio-pci. Their addresses, ascending.
 std::vector<std::string> bind_to_vfio();
 
+// The cdev of a device that vfio-pci has.
+std::string vfio_cdev(const std::string& pci_address);
+
 // The value of `key=` on the kernel command line; `otherwise` when it is not there.
 std::string command_line(std::string_view key, std::string_view otherwise);
+std::uint64_t command_line_number(std::string_view key, std::uint64_t otherwise);
 
 [[noreturn]] void power_off();
 

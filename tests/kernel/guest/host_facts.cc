@@ -60,6 +60,8 @@ Device read_device(const std::string& id, const Host& host) {
   const std::string group = link_name(folder + "/iommu_group");
   device.group = static_cast<std::uint32_t>(std::strtoul(group.c_str(), nullptr, 10));
   device.facts[DeviceFact::device_class] = hex(read_file(folder + "/class"));
+  device.facts[DeviceFact::vendor] = hex(read_file(folder + "/vendor"));
+  device.facts[DeviceFact::device] = hex(read_file(folder + "/device"));
   device.facts[DeviceFact::dma_coherent] = 1;
   device.facts[DeviceFact::pasid_bits] = 0;
   device.reserved = read_regions(group);

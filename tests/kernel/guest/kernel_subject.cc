@@ -1,19 +1,22 @@
 #include "tests/kernel/guest/kernel_subject.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
+#include <cstring>
 #include <string>
+#include <utility>
 
 #include "backends/vfio/uapi.h"
+#include "tests/kernel/guest/boot.h"
+#include "tests/kernel/guest/edu.h"
 #include "tests/kernel/guest/handles.h"
 
 namespace ioplan::kernel_test {
@@ -35,30 +38,74 @@ struct TestCommand {
     struct {
       u32 pasid, pt;
     } pasid;
-    u64 words[6];
-  } u{.words = {}};
+    struct {
+      u32 fd, flags;
+    } access;
+    struct {
+      u64 start, length;
+    } reserve;
+    struct {
+      u64 iova, length, address;
+    } check;
+    struct {
+      u64 flags, iova, length, page_size, bits, out;
+    } dirty;
+  } u{.dirty = {}};
   u32 last = 0, pad = 0;
 };
 static_assert(sizeof(TestCommand) == 72);
 constexpr unsigned long kTestRequest = request(0xa0);
-enum : u32 { kMockReplace = 10, kMockDomainFlags = 12, kPasidAttach = 18, kPasidReplace = 19, kPasidDetach = 20 };
-constexpr u32 kMockNoDirty = 1, kMockPasid = 4;
+enum : u32 {
+  kAddReserved = 1,
+  kCheckMap = 3,
+  kCreateAccess = 5,
+  kMockReplace = 10,
+  kMockDomainFlags = 12,
+  kDirty = 13,
+  kPasidAttach = 18,
+  kPasidReplace = 19,
+  kPasidDetach = 20
+};
+constexpr u32 kMockNoDirty = 1, kMockPasid = 4, kMockHwInfo = 0xfeedbeef;
+constexpr u64 kPage = 4096;
+
+// The buffer's places in this process. It is a file of huge pages, because the simulator's memory is contiguous within
+// 2 MiB too: how large leaves are decides what a dirty bitmap says.
+struct Buffer {
+  int file = -1;
+  u64 memory = 0, read_only = 0, nowhere = 0;
+};
+
+u64 place(void* p) { return p == MAP_FAILED ? 0 : reinterpret_cast<u64>(p); }  // NOLINT
+
+Buffer make_buffer() {
+  constexpr u64 kHugePage = u64{2} << 20;
+  write_file("/proc/sys/vm/nr_hugepages", std::to_string(2 * kBufferBytes / kHugePage));
+  Buffer b;
+  b.file = memfd_create("buffer", MFD_HUGETLB | MFD_CLOEXEC);
+  if (b.file < 0 || ftruncate(b.file, static_cast<off_t>(kBufferBytes)) != 0) return b;
+  b.memory = place(mmap(nullptr, kBufferBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, b.file, 0));
+  b.read_only = place(mmap(nullptr, kBufferBytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE, -1, 0));
+  const u64 hole = place(mmap(nullptr, 2 * kBufferBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  b.nowhere = (hole + kHugePage - 1) & ~(kHugePage - 1);
+  return b;
+}
 
 struct BoundDevice {
   int fd = -1;          // of the cdev; -1 for a mock device
   u32 id = 0;           // the iommufd object
   u32 mock = 0;         // the selftest object
   u32 own_ioas = 0;     // of a mock device
-  std::vector<u32> pasids;
+  std::vector<u32> pasids;  // attached
 };
 
 class KernelSubject final : public Subject {
  public:
   explicit KernelSubject(const Host& host) : host_(host), devices_(host.devices.size()), handles_(host.devices.size()) {
     iommufd_ = open("/dev/iommu", O_RDWR);
-    static const u64 shared_buffer = reserve_buffer();
-    buffer_ = shared_buffer;
-    if (iommufd_ < 0 || buffer_ == 0) {
+    static const Buffer shared = make_buffer();
+    buffer_ = shared;
+    if (iommufd_ < 0 || buffer_.memory == 0 || buffer_.read_only == 0) {
       std::perror("/dev/iommu");
       std::abort();
     }
@@ -68,7 +115,10 @@ class KernelSubject final : public Subject {
   ~KernelSubject() override {
     for (BoundDevice& d : devices_) {
       if (d.fd >= 0) close(d.fd);
-      if (d.mock != 0) destroy_object(d.mock);
+      if (d.mock != 0) destroy_mock(d);
+    }
+    for (const int access : accesses_) {
+      if (access >= 0) close(access);
     }
     close(iommufd_);
   }
@@ -81,12 +131,12 @@ class KernelSubject final : public Subject {
     BoundDevice& d = devices_[device];
     if (d.id == 0) return {ENOENT};
     if (is_mock(device)) {
-      if (const int e = destroy_object(d.mock)) return {e};
-      destroy_object(d.own_ioas);
+      if (const int e = destroy_mock(d)) return {e};
     } else {
       close(d.fd);
     }
     handles_.detach(device);
+    handles_.bound(device, kNoSuchId);
     d = {};
     return {};
   }
@@ -116,9 +166,16 @@ class KernelSubject final : public Subject {
     return reply;
   }
 
-  Reply map(unsigned ioas, std::uint32_t flags, std::uint64_t offset, std::uint64_t length, std::uint64_t iova) override {
+  Reply map(unsigned ioas, std::uint32_t flags, Source source, std::uint64_t offset, std::uint64_t length, std::uint64_t iova) override {
+    if (source == Source::file) {
+      iommu_ioas_map_file c{.size = sizeof c, .flags = flags, .ioas_id = handles_.ioas(ioas), .fd = buffer_.file,
+                            .start = offset, .length = length, .iova = iova};
+      const int e = ask(IOMMU_IOAS_MAP_FILE, c);
+      return valued(e, c.iova);
+    }
+    const u64 base = source == Source::memory ? buffer_.memory : source == Source::read_only ? buffer_.read_only : buffer_.nowhere;
     iommu_ioas_map c{.size = sizeof c, .flags = flags, .ioas_id = handles_.ioas(ioas), .reserved = 0,
-                     .user_va = buffer_ + offset, .length = length, .iova = iova};
+                     .user_va = base + offset, .length = length, .iova = iova};
     const int e = ask(IOMMU_IOAS_MAP, c);
     return valued(e, c.iova);
   }
@@ -136,18 +193,43 @@ class KernelSubject final : public Subject {
     return valued(e, c.length);
   }
 
-  Reply huge_pages(unsigned ioas, std::uint64_t value) override {
-    iommu_option c{.size = sizeof c, .option_id = IOMMU_OPTION_HUGE_PAGES, .op = IOMMU_OPTION_OP_SET, .reserved = 0,
-                   .object_id = handles_.ioas(ioas), .val64 = value};
-    return {ask(IOMMU_OPTION, c)};
+  Reply set_huge_pages(unsigned ioas, std::uint64_t value) override {
+    return option(IOMMU_OPTION_HUGE_PAGES, IOMMU_OPTION_OP_SET, handles_.ioas(ioas), value);
+  }
+  Reply get_huge_pages(unsigned ioas) override {
+    return option(IOMMU_OPTION_HUGE_PAGES, IOMMU_OPTION_OP_GET, handles_.ioas(ioas), 0);
+  }
+  Reply set_rlimit_mode(std::uint64_t value) override { return option(IOMMU_OPTION_RLIMIT_MODE, IOMMU_OPTION_OP_SET, 0, value); }
+
+  Reply hw_info(unsigned device) override {
+    std::array<u64, 3> data{};
+    iommu_hw_info c{};
+    c.size = sizeof c;
+    c.dev_id = handles_.device(device);
+    c.data_len = sizeof data;
+    c.data_uptr = address(data.data());
+    if (const int e = ask(IOMMU_GET_HW_INFO, c)) return {e};
+    Reply reply{0, c.out_max_pasid_log2, {c.out_capabilities}};
+    if (c.out_data_type == IOMMU_HW_INFO_TYPE_INTEL_VTD) reply.words.insert(reply.words.end(), {c.out_data_type, data[1], data[2]});
+    if (c.out_data_type == kMockHwInfo) reply.words.insert(reply.words.end(), {c.out_data_type, data[0] >> 32});
+    return reply;
   }
 
-  Reply hwpt_alloc(unsigned device, unsigned ioas, std::uint32_t flags) override {
+  // Nobody reads faults here; an open descriptor would keep the queue from being destroyed.
+  Reply fault_queue_alloc() override {
+    iommu_fault_alloc c{.size = sizeof c, .flags = 0, .out_fault_id = 0, .out_fault_fd = 0};
+    const int e = ask(IOMMU_FAULT_QUEUE_ALLOC, c);
+    if (e == 0) close(static_cast<int>(c.out_fault_fd));
+    return made(e, TargetKind::fault_queue, c.out_fault_id);
+  }
+
+  Reply hwpt_alloc(unsigned device, Target pt, std::uint32_t flags, unsigned fault_queue) override {
     iommu_hwpt_alloc c{};
     c.size = sizeof c;
     c.flags = flags;
-    c.dev_id = devices_[device].id;
-    c.pt_id = handles_.ioas(ioas);
+    c.dev_id = handles_.device(device);
+    c.pt_id = handles_.id(pt);
+    c.fault_id = handles_.id({TargetKind::fault_queue, fault_queue});
     const int e = ask(IOMMU_HWPT_ALLOC, c);
     return made(e, TargetKind::hwpt, c.out_hwpt_id);
   }
@@ -169,13 +251,7 @@ class KernelSubject final : public Subject {
     if (is_mock(device) && pasid == 0) return {EOPNOTSUPP};
     std::erase(d.pasids, pasid);
     if (pasid == 0) handles_.detach(device);
-    if (is_mock(device)) {
-      TestCommand c;
-      c.op = kPasidDetach;
-      c.id = d.mock;
-      c.u.pasid.pasid = pasid;
-      return {ask(kTestRequest, c)};
-    }
+    if (is_mock(device)) return {detach_mock_pasid(d, pasid)};
     vfio_device_detach_iommufd_pt c{.argsz = sizeof c, .flags = pasid != 0 ? VFIO_DEVICE_DETACH_PASID : 0, .pasid = pasid};
     return {ask_fd(d.fd, VFIO_DEVICE_DETACH_IOMMUFD_PT, c)};
   }
@@ -185,13 +261,15 @@ class KernelSubject final : public Subject {
     return {ask(IOMMU_HWPT_SET_DIRTY_TRACKING, c)};
   }
 
-  Reply get_dirty_bitmap(unsigned hwpt, std::uint64_t iova, std::uint64_t length, std::uint64_t page_size) override {
+  Reply get_dirty_bitmap(unsigned hwpt, std::uint32_t flags, std::uint64_t iova, std::uint64_t length, std::uint64_t page_size) override {
+    constexpr std::size_t kSlack = 64;  // Linux writes behind the range (README.md)
+    const std::size_t words = page_size == 0 ? 1 : length / page_size / 64 + 1;
     Reply reply;
-    reply.words.resize(page_size == 0 ? 1 : length / page_size / 64 + 1);
-    iommu_hwpt_get_dirty_bitmap c{.size = sizeof c, .hwpt_id = handles_.hwpt(hwpt), .flags = 0, .reserved = 0, .iova = iova,
+    reply.words.resize(words + kSlack);
+    iommu_hwpt_get_dirty_bitmap c{.size = sizeof c, .hwpt_id = handles_.hwpt(hwpt), .flags = flags, .reserved = 0, .iova = iova,
                                   .length = length, .page_size = page_size, .data = address(reply.words.data())};
     reply.errno_value = ask(IOMMU_HWPT_GET_DIRTY_BITMAP, c);
-    if (reply.errno_value != 0) reply.words.clear();
+    reply.words.resize(reply.errno_value == 0 ? words : 0);
     return reply;
   }
 
@@ -201,14 +279,61 @@ class KernelSubject final : public Subject {
     return {e};
   }
 
- private:
-  // 2 MiB aligned, touched, and small enough for the guest.
-  static u64 reserve_buffer() {
-    constexpr u64 kAlign = u64{2} << 20;
-    void* p = mmap(nullptr, kBufferBytes + kAlign, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-    return p == MAP_FAILED ? 0 : (reinterpret_cast<u64>(p) + kAlign - 1) & ~(kAlign - 1);  // NOLINT
+  Reply reserve(unsigned ioas, std::uint64_t start, std::uint64_t length) override {
+    TestCommand c;
+    c.op = kAddReserved;
+    c.id = handles_.ioas(ioas);
+    c.u.reserve = {start, length};
+    return {ask(kTestRequest, c)};
   }
 
+  // The selftest tells a descriptor and no id.
+  Reply access_create(unsigned ioas, std::uint32_t pins) override {
+    TestCommand c;
+    c.op = kCreateAccess;
+    c.id = handles_.ioas(ioas);
+    c.u.access.flags = pins;
+    if (const int e = ask(kTestRequest, c)) return {e};
+    accesses_.push_back(static_cast<int>(c.u.access.fd));
+    return {0, accesses_.size() - 1};
+  }
+
+  Reply access_destroy(unsigned access) override {
+    if (access >= accesses_.size() || accesses_[access] < 0) return {ENOENT};
+    close(std::exchange(accesses_[access], -1));
+    return {};
+  }
+
+  Reply check_map(unsigned hwpt, std::uint64_t offset, std::uint64_t length, std::uint64_t iova) override {
+    TestCommand c;
+    c.op = kCheckMap;
+    c.id = handles_.hwpt(hwpt);
+    c.u.check = {iova, length, buffer_.memory + offset};
+    return {ask(kTestRequest, c)};
+  }
+
+  Reply write_pages(unsigned hwpt, std::uint64_t iova, std::uint64_t pages) override {
+    TestCommand c;
+    c.op = kDirty;
+    c.id = handles_.hwpt(hwpt);
+    c.u.dirty = {0, iova, 64 * kPage, kPage, address(&pages), 0};
+    const int e = ask(kTestRequest, c);
+    return valued(e, pages);
+  }
+
+  // The engine's buffer holds zeros: it has read nothing yet.
+  Reply dma_write(unsigned device, std::uint64_t offset, std::uint64_t iova) override {
+    constexpr u64 kBytes = 64;
+    auto edu = Edu::open(devices_[device].fd);
+    if (!edu) return {ENODEV};
+    auto* at = reinterpret_cast<unsigned char*>(buffer_.memory + offset);  // NOLINT
+    std::memset(at, 0xa5, kBytes);
+    if (!edu->write_memory(iova, kBytes)) return {ETIME};
+    const bool arrived = std::all_of(at, at + kBytes, [](unsigned char byte) { return byte == 0; });
+    return {arrived ? 0 : EFAULT};
+  }
+
+ private:
   static u64 address(const void* p) { return reinterpret_cast<u64>(p); }  // NOLINT
 
   template <class Command>
@@ -223,6 +348,12 @@ class KernelSubject final : public Subject {
   int destroy_object(u32 id) const {
     iommu_destroy c{.size = sizeof c, .id = id};
     return ask(IOMMU_DESTROY, c);
+  }
+
+  Reply option(u32 id, u16 operation, u32 object, u64 value) const {
+    iommu_option c{.size = sizeof c, .option_id = id, .op = operation, .reserved = 0, .object_id = object, .val64 = value};
+    const int e = ask(IOMMU_OPTION, c);
+    return valued(e, c.val64);
   }
 
   static Reply valued(int e, u64 value) { return e != 0 ? Reply{e} : Reply{0, value}; }
@@ -250,14 +381,31 @@ class KernelSubject final : public Subject {
     d.mock = c.u.mock.stdev;
     d.id = c.u.mock.idev;
     d.own_ioas = own.out_ioas_id;
+    handles_.bound(device, d.id);
     return {};
+  }
+
+  int detach_mock_pasid(const BoundDevice& d, u32 pasid) const {
+    TestCommand c;
+    c.op = kPasidDetach;
+    c.id = d.mock;
+    c.u.pasid.pasid = pasid;
+    return ask(kTestRequest, c);
+  }
+
+  // The mock driver forgets PASIDs that are still attached.
+  int destroy_mock(const BoundDevice& d) const {
+    for (const u32 pasid : d.pasids) detach_mock_pasid(d, pasid);
+    if (const int e = destroy_object(d.mock)) return e;
+    destroy_object(d.own_ioas);
+    return 0;
   }
 
   Reply bind_vfio(unsigned device) {
     BoundDevice& d = devices_[device];
     if (d.fd >= 0) return {EBUSY};
-    const std::string path = cdev_of(host_.devices[device].id);
-    d.fd = open(path.c_str(), O_RDWR);
+    const std::string path = vfio_cdev(host_.devices[device].id);
+    d.fd = open(path.c_str(), O_RDWR | O_CLOEXEC);
     if (d.fd < 0) return {errno};
     vfio_device_bind_iommufd c{.argsz = sizeof c, .flags = 0, .iommufd = iommufd_, .out_devid = 0, .token_uuid_ptr = 0};
     if (const int e = ask_fd(d.fd, VFIO_DEVICE_BIND_IOMMUFD, c)) {
@@ -266,19 +414,8 @@ class KernelSubject final : public Subject {
       return {e};
     }
     d.id = c.out_devid;
+    handles_.bound(device, d.id);
     return {};
-  }
-
-  static std::string cdev_of(const std::string& bdf) {
-    const std::string folder = "/sys/bus/pci/devices/" + bdf + "/vfio-dev";
-    std::string name;
-    if (DIR* d = opendir(folder.c_str())) {
-      while (const dirent* e = readdir(d)) {
-        if (e->d_name[0] != '.') name = e->d_name;
-      }
-      closedir(d);
-    }
-    return "/dev/vfio/devices/" + name;
   }
 
   int attach_mock(const BoundDevice& d, u32& pt, u32 pasid) const {
@@ -307,8 +444,9 @@ class KernelSubject final : public Subject {
   const Host& host_;
   std::vector<BoundDevice> devices_;
   int iommufd_ = -1;
-  u64 buffer_ = 0;
+  Buffer buffer_;
   Handles handles_;
+  std::vector<int> accesses_;  // descriptors by handle; -1: destroyed
 };
 
 }  // namespace

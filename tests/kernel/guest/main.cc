@@ -1,169 +1,58 @@
-// Process 1 of the test guest: asks Linux and the simulator the same random questions and compares every answer.
-//
-// Kernel command line: ioplan.seed, ioplan.sequences, ioplan.steps, ioplan.plans, ioplan.devices (how many
-// vfio-pci must have). The last lines of the console say what was hit how often, and `PASS` or `FAIL`; run.sh reads them. A sequence that diverges is shrunk by leaving out calls as long as it
-// still diverges, then printed.
+// Process 1 of the test guest: hands the devices to vfio-pci, runs the cases that the kernel command line names, and
+// turns the machine off. Kernel command line: ioplan.run (cases, comma between them), ioplan.seed, ioplan.devices (how
+// many PCI devices vfio-pci must have).
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
-#include <map>
-#include <optional>
-#include <string>
+#include <sstream>
 
 #include "tests/kernel/guest/boot.h"
+#include "tests/kernel/guest/case.h"
 #include "tests/kernel/guest/host_facts.h"
-#include "tests/kernel/guest/kernel_subject.h"
-#include "tests/kernel/guest/operations.h"
-#include "tests/kernel/guest/plans.h"
-#include "tests/kernel/guest/sim_subject.h"
 
 namespace ioplan::kernel_test {
 
 namespace {
 
-using Sequence = std::vector<Operation>;
-using Tally = std::map<std::pair<Call, int>, std::size_t>;
-
-struct Divergence {
-  std::size_t at = 0;
-  Reply kernel, sim;
-};
-
-struct Pair {
-  explicit Pair(const Host& host) : kernel(make_kernel_subject(host)), sim(make_sim_subject(host)) {}
-  std::unique_ptr<Subject> kernel, sim;
-};
-
-// The simulator answers first: what would crash Linux (KR 2.4 H3) is not sent there. Nothing when both agree.
-std::optional<Divergence> ask_both(Pair& pair, const Operation& o, Reply& reply) {
-  const Reply sim = perform(*pair.sim, o);
-  reply = sim;
-  if (sim.errno_value == ENOTRECOVERABLE) return std::nullopt;
-  const Reply kernel = perform(*pair.kernel, o);
-  reply = kernel;
-  if (kernel == sim) return std::nullopt;
-  return Divergence{0, kernel, sim};
-}
-
-std::optional<Divergence> replay(const Host& host, const Sequence& sequence) {
-  Pair pair(host);
-  for (std::size_t i = 0; i < sequence.size(); ++i) {
-    Reply reply;
-    if (auto d = ask_both(pair, sequence[i], reply)) {
-      d->at = i;
-      return d;
+Guest gather_guest() {
+  const auto vfio = bind_to_vfio();
+  Guest guest{.host = gather_host(), .pci = {}, .bindable = {}, .seed = command_line_number("ioplan.seed", 1)};
+  for (const Unit& unit : guest.host.units) {
+    std::printf("unit %s", unit.id.c_str());
+    for (const UnitFact fact : {UnitFact::cap, UnitFact::ecap, UnitFact::efr, UnitFact::efr2}) {
+      if (unit.facts[fact]) std::printf(" %s %#llx", row_of(fact).key.data(), static_cast<unsigned long long>(*unit.facts[fact]));
     }
+    std::printf("\n");
   }
-  return std::nullopt;
-}
-
-void shrink(const Host& host, Sequence& sequence, Divergence& divergence) {
-  sequence.resize(divergence.at + 1);
-  for (std::size_t i = sequence.size() - 1; i-- > 0;) {
-    Sequence shorter = sequence;
-    shorter.erase(shorter.begin() + static_cast<std::ptrdiff_t>(i));
-    if (const auto d = replay(host, shorter)) {
-      shorter.resize(d->at + 1);
-      sequence = std::move(shorter);
-      divergence = *d;
-      i = std::min(i, sequence.size() - 1);
-    }
+  for (unsigned i = 0; i < guest.host.devices.size(); ++i) {
+    const Device& device = guest.host.devices[i];
+    const bool bound = std::ranges::find(vfio, device.id) != vfio.end();
+    if (bound) guest.pci.push_back(i);
+    if (bound || guest.is_mock(i)) guest.bindable.push_back(i);
+    std::printf("device %s unit %s group %u%s\n", device.id.c_str(), guest.host.unit(*device.unit).id.c_str(),
+                *device.group, bound ? " vfio-pci" : "");
   }
+  return guest;
 }
 
-std::string to_text(const Reply& reply) {
-  std::string text = "errno " + std::to_string(reply.errno_value) + " value " + std::to_string(reply.value);
-  for (const std::uint64_t word : reply.words) {
-    char hex[24];
-    std::snprintf(hex, sizeof hex, " %llx", static_cast<unsigned long long>(word));
-    text += hex;
-  }
-  return text;
-}
-
-void print(const Host& host, const Sequence& sequence, const Divergence& d, std::uint64_t seed) {
-  std::printf("divergence, seed %llu\n", static_cast<unsigned long long>(seed));
-  for (const Operation& o : sequence) std::printf("  %s\n", to_text(o, host).c_str());
-  std::printf("  linux     %s\n  simulator %s\n", to_text(d.kernel).c_str(), to_text(d.sim).c_str());
-}
-
-// One random sequence; false when the two disagreed.
-bool run_sequence(const Host& host, const std::vector<unsigned>& devices, std::uint64_t seed, std::size_t steps, Tally& tally) {
-  Sequence sequence;
-  std::optional<Divergence> divergence;
-  {
-    Pair pair(host);
-    Generator generator(devices, seed);
-    while (sequence.size() < steps && !divergence) {
-      sequence.push_back(generator.next());
-      Reply reply;
-      divergence = ask_both(pair, sequence.back(), reply);
-      generator.learn(sequence.back(), reply);
-      ++tally[{sequence.back().call, reply.errno_value}];
-    }
-  }
-  if (!divergence) return true;
-  divergence->at = sequence.size() - 1;
-  shrink(host, sequence, *divergence);
-  print(host, sequence, *divergence, seed);
-  return false;
-}
-
-void print(const Tally& tally, const Host& host) {
-  for (const auto& [key, count] : tally) {
-    Operation o;
-    o.call = key.first;
-    std::string name = to_text(o, host);
-    name.resize(name.find(' ') == std::string::npos ? name.size() : name.find(' '));
-    std::printf("%-20s errno %3d: %zu\n", name.c_str(), key.second, count);
-  }
-}
-
-std::uint64_t number(const char* key, const char* otherwise) { return std::stoull(command_line(key, otherwise)); }
-
-bool is_mock(const Host& host, unsigned device) { return host.unit(*host.devices[device].unit).driver == Driver::mock; }
-
-// Devices that vfio-pci has, and the mock ones.
-std::vector<unsigned> bindable(const Host& host, const std::vector<std::string>& vfio) {
-  std::vector<unsigned> devices;
-  for (unsigned i = 0; i < host.devices.size(); ++i) {
-    if (is_mock(host, i) || std::ranges::find(vfio, host.devices[i].id) != vfio.end()) devices.push_back(i);
-  }
-  return devices;
-}
-
-// Plans are for PCI devices only: mock ones have no VFIO device.
-bool plans_stand(const Host& host, std::vector<unsigned> devices, std::uint64_t seed) {
-  std::erase_if(devices, [&](unsigned d) { return is_mock(host, d); });
-  const PlanTally plans = apply_random_plans(host, devices, seed, static_cast<unsigned>(number("ioplan.plans", "20")));
-  std::printf("%u plans applied and observed as predicted, %u infeasible, %u failed\n", plans.applied, plans.infeasible,
-              plans.failed);
-  return plans.failed == 0 && plans.applied > 0;
+Outcome run_case(const std::string& name, const Guest& guest) {
+  const auto cases = all_cases();
+  const auto found = std::ranges::find(cases, name, &Case::name);
+  return found == cases.end() ? Outcome{false, "there is no such case"} : found->run(guest);
 }
 
 void run() {
-  const auto vfio = bind_to_vfio();
-  const Host host = gather_host();
-  for (const Device& d : host.devices) {
-    std::printf("device %s unit %s group %u\n", d.id.c_str(), host.unit(*d.unit).id.c_str(), *d.group);
-  }
-  std::printf("%zu devices with vfio-pci\n", vfio.size());
-  if (vfio.size() != number("ioplan.devices", "1")) {
-    std::printf("FAIL: another number of devices was expected\n");
+  const Guest guest = gather_guest();
+  const std::uint64_t wanted = command_line_number("ioplan.devices", 0);
+  if (guest.pci.size() != wanted) {
+    std::printf("FAIL boot: vfio-pci has %zu devices instead of %llu\n", guest.pci.size(),
+                static_cast<unsigned long long>(wanted));
     return;
   }
-  const std::vector<unsigned> devices = bindable(host, vfio);
-  const std::uint64_t seed = number("ioplan.seed", "1"), sequences = number("ioplan.sequences", "200"), steps = number("ioplan.steps", "40");
-  Tally tally;
-  std::size_t divergences = 0;
-  for (std::uint64_t i = 0; i < sequences && divergences < number("ioplan.stop", "6"); ++i) {
-    if (!run_sequence(host, devices, seed * 1'000'003 + i, steps, tally)) ++divergences;
+  std::istringstream names(command_line("ioplan.run", ""));
+  for (std::string name; std::getline(names, name, ',');) {
+    const Outcome outcome = run_case(name, guest);
+    std::printf("%s %s: %s\n", outcome.passed ? "PASS" : "FAIL", name.c_str(), outcome.summary.c_str());
   }
-  print(tally, host);
-  std::size_t asked = 0;
-  for (const auto& [key, count] : tally) asked += count;
-  const bool stand = plans_stand(host, devices, seed);
-  std::printf("%zu calls, %zu divergences\n%s\n", asked, divergences, divergences == 0 && stand ? "PASS" : "FAIL");
 }
 
 }  // namespace

@@ -1,0 +1,21 @@
+#include <array>
+
+#include "tests/kernel/guest/case.h"
+
+namespace ioplan::kernel_test {
+
+std::span<const Case> all_cases() {
+  static constexpr std::array kCases = {
+      Case{"differential", differential},
+      Case{"plans", plans},
+      Case{"edu_dma", edu_dma},
+      Case{"selftest", selftest},
+      Case{"isolated_msi", isolated_msi},
+      Case{"hazards", hazards},
+      Case{"h3_mock_onto_pci", h3_mock_onto_pci},
+      Case{"h3_pci_onto_mock", h3_pci_onto_mock},
+  };
+  return kCases;
+}
+
+}  // namespace ioplan::kernel_test
