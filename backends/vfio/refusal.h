@@ -27,7 +27,17 @@ enum class Call : std::uint8_t {
   unmap,
   destroy,
   memory,
-  sysfs
+  sysfs,
+  open_container,
+  open_group,
+  group_status,
+  set_container,
+  set_iommu,
+  device_fd,
+  container_info,
+  unset_container,
+  map_dma,
+  unmap_dma
 };
 
 // "Invalid argument (EINVAL)"

@@ -38,6 +38,12 @@ class LinuxSystem final : public System {
     return {};
   }
 
+  Reply<int> ask(int fd, unsigned long request, std::uintptr_t argument) override {
+    const int answer = ::ioctl(fd, request, argument);
+    if (answer < 0) return last_error();
+    return answer;
+  }
+
   Reply<int> memfd_create(const std::string& name, std::uint64_t page) override {
     unsigned flags = MFD_CLOEXEC;
     if (page > page_size()) {
