@@ -79,6 +79,15 @@ class Commands {
     CLI::App* command = app_.add_subcommand("plan", "compute the smallest set of HWPTs for the VMs of the documents");
     command->add_option("FILE", plan_.files, "Host, VirtualMachine and Policy documents, in any order")->required();
     add_format(*command, plan_.format);
+    command->add_option_function<std::string>(
+               "--backend",
+               [this](const std::string& name) {
+                 plan_.interface = name == "type1" ? KernelInterface::type1 : KernelInterface::iommufd;
+               },
+               "iommufd, or type1: what a VFIO container makes of the groups, in the order of joining that is best")
+        ->check(CLI::IsMember({"iommufd", "type1"}).description(""))
+        ->default_str("iommufd")
+        ->type_name("BACKEND");
     command->add_flag("--compare", plan_.compare, "what the kernel, QEMU and type1 make of 1000 seeded orders of plugging");
     command->add_option("--solver", solver_, "cover, or symbolic: let Z3 choose under the asserted rules and compare")
         ->check(CLI::IsMember({"cover", "symbolic"}))
@@ -106,11 +115,11 @@ class Commands {
     command->add_option("PLAN", apply_.plan, "the plan, as `ioplan plan -o json` printed it")->required();
     command->add_option("FILE", apply_.files, "the Host document; with the others that the plan was made from, the judge doubts it first")
         ->required();
-    command->add_option("--backend", apply_.backend, "sim: an in-process host with its IOMMUs; iommufd: this machine's, through /dev/iommu")
+    command->add_option("--backend", apply_.backend, "sim: an in-process host with its IOMMUs; iommufd: this machine's, through /dev/iommu; type1: through VFIO containers")
         ->check(CLI::IsMember({"sim", "iommufd", "type1"}))
         ->required();
     command->add_flag("--dry-run", apply_.dry_run, "print the steps and touch nothing");
-    command->add_flag("--hold", apply_.hold, "with iommufd: keep the plan applied until SIGINT or SIGTERM; else it ends with the command");
+    command->add_flag("--hold", apply_.hold, "with iommufd or type1: keep the plan applied until SIGINT or SIGTERM; else it ends with the command");
     command->add_option("--iommu-fd", apply_.iommu_descriptor, "with iommufd: an open descriptor of /dev/iommu, inherited")->type_name("N");
     command->add_option("--device-fd", apply_.device_descriptors, "with iommufd: an open descriptor of a device of the plan, inherited; for each device that is passed")
         ->type_name("DEVICE=N")

@@ -12,6 +12,8 @@
 #include "backends/iommufd/iommufd_backend.h"
 #include "backends/sim/machine.h"
 #include "backends/sim/sim_backend.h"
+#include "backends/sim/sim_type1_backend.h"
+#include "backends/type1/type1_backend.h"
 #include "cli/commands.h"
 #include "cli/plan_text.h"
 #include "constraints/kernel_law.h"
@@ -264,7 +266,7 @@ std::optional<Outcome> refused(const Plan& plan, const Request& request) {
   }
   if (request.vms.empty() || plan.fingerprint != fingerprint(request.host)) return std::nullopt;
   std::string text;
-  for (const Objection& o : check_plan(plan, request, kernel_law()).objections) {
+  for (const Objection& o : check_plan(plan, request, law_of(plan.interface)).objections) {
     text += fmt::format("error: the judge objects ({}): {}\n", o.obligation, o.text);
   }
   if (text.empty()) return std::nullopt;
@@ -272,17 +274,15 @@ std::optional<Outcome> refused(const Plan& plan, const Request& request) {
 }
 
 Result<void> require_backend(const ApplyArguments& arguments) {
-  const bool real = arguments.backend == "iommufd";
+  const bool real = arguments.backend != "sim";
   if (real && arguments.fail_nth != 0)
     return failure("`--fail-nth` makes the simulator fail", "give it with `--backend sim`");
-  if (!real && arguments.hold) return failure("`--hold` keeps what the kernel holds", "give it with `--backend iommufd`");
+  if (!real && arguments.hold) return failure("`--hold` keeps what the kernel holds", "give it with `--backend iommufd` or `type1`");
   const bool passed = arguments.iommu_descriptor || !arguments.device_descriptors.empty();
-  if (!real && (passed || arguments.accounting != "per-user")) {
+  if (arguments.backend != "iommufd" && (passed || arguments.accounting != "per-user")) {
     return failure("`--iommu-fd`, `--device-fd` and `--accounting` are about /dev/iommu", "give them with `--backend iommufd`");
   }
-  if (real || arguments.backend == "sim") return {};
-  return failure(fmt::format("the backend `{}` is not there yet", arguments.backend),
-                 "`--backend sim` carries the plan out on a simulated host, `--backend iommufd` on this one");
+  return {};
 }
 
 ApplyReport dry_run(const Plan& plan, const Host& host, Backend& backend) {
@@ -301,10 +301,17 @@ ApplyReport apply_with_progress(const Plan& plan, const Host& host, Backend& bac
   return apply_plan(plan, host, backend, options);
 }
 
+// The simulator has both interfaces.
+std::unique_ptr<Backend> simulated_backend(sim::Machine& machine, KernelInterface interface) {
+  if (interface == KernelInterface::type1) return std::make_unique<sim::SimType1Backend>(machine);
+  return std::make_unique<sim::SimBackend>(machine);
+}
+
 Outcome simulate(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
   auto machine = sim::Machine::create(host, kernel_law());
   if (!machine) return bad_input(machine.error());
-  sim::SimBackend backend(**machine);
+  const std::unique_ptr<Backend> simulated = simulated_backend(**machine, plan.interface);
+  Backend& backend = *simulated;
   if (arguments.dry_run)
     return told({plan, host, backend.name(), dry_run(plan, host, backend), true}, arguments.format);
   (*machine)->fail_nth(arguments.fail_nth);
@@ -364,19 +371,31 @@ Result<iommufd::IommufdOptions> options_of(const ApplyArguments& arguments, cons
   return options;
 }
 
-Outcome carry_out(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
+Outcome carried_out(const ApplyArguments& arguments, const Plan& plan, const Host& host, Backend& backend) {
+  const ApplyReport report = arguments.dry_run ? dry_run(plan, host, backend) : apply_with_progress(plan, host, backend);
+  return told({plan, host, backend.name(), report, arguments.dry_run}, arguments.format);
+}
+
+Outcome held(const ApplyArguments& arguments, Outcome outcome) {
+  if (arguments.hold && !arguments.dry_run && outcome.code == kYes) hold(outcome);
+  return outcome;
+}
+
+Outcome by_iommufd(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
   const auto options = options_of(arguments, plan);
   if (!options) return bad_input(options.error());
   const auto system = vfio::linux_system();
   iommufd::IommufdBackend backend(*system, host, *options);
-  if (arguments.dry_run)
-    return told({plan, host, backend.name(), dry_run(plan, host, backend), true}, arguments.format);
-  Outcome outcome =
-      told({plan, host, backend.name(), apply_with_progress(plan, host, backend), false}, arguments.format);
+  Outcome outcome = carried_out(arguments, plan, host, backend);
   for (const std::string& again : backend.pinned_again())
     outcome.err += fmt::format("warning: pinned a second time: {}\n", again);
-  if (arguments.hold && outcome.code == kYes) hold(outcome);
-  return outcome;
+  return held(arguments, std::move(outcome));
+}
+
+Outcome by_type1(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
+  const auto system = vfio::linux_system();
+  type1::Type1Backend backend(*system);
+  return held(arguments, carried_out(arguments, plan, host, backend));
 }
 
 }  // namespace
@@ -388,7 +407,7 @@ Outcome apply_command(const ApplyArguments& arguments) {
   const auto plan = read_plan_file(arguments.plan);
   if (!plan) return bad_input(plan.error());
   if (auto no = refused(*plan, loaded->request)) return *no;
-  const auto apply = arguments.backend == "sim" ? simulate : carry_out;
+  const auto apply = arguments.backend == "sim" ? simulate : arguments.backend == "iommufd" ? by_iommufd : by_type1;
   return apply(arguments, *plan, loaded->request.host);
 }
 

@@ -36,7 +36,7 @@ Outcome check_command(const CheckArguments& arguments) {
   if (!loaded) return bad_input(loaded.error());
   const auto plan = read_plan_file(arguments.plan);
   if (!plan) return bad_input(plan.error());
-  const Judgement judgement = check_plan(*plan, loaded->request, kernel_law());
+  const Judgement judgement = check_plan(*plan, loaded->request, law_of(plan->interface));
   return {judgement.accepted() ? kYes : kNo,
           arguments.format == Format::text ? text_of(judgement) : json_of(judgement), ""};
 }

@@ -8,6 +8,7 @@
 
 #include "cli/app.h"
 #include "engine/base/error.h"
+#include "engine/model/plan.h"
 
 namespace ioplan::cli {
 
@@ -19,6 +20,7 @@ struct PlanArguments {
   bool symbolic = false;
   bool compare = false;
   std::string smt2_file;
+  KernelInterface interface = KernelInterface::iommufd;
 };
 Outcome plan_command(const PlanArguments& arguments);
 

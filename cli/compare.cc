@@ -119,17 +119,18 @@ Result<std::string> first_fit_line(const Request& request, const Plan& plan) {
   std::size_t tables = 0;
   std::string broken;
   bool complete = true;
+  const bool in_containers = plan.interface == KernelInterface::type1;
   const Result<void> walked = for_each_vm(request, plan, [&](const std::string&, Contest& contest) {
     std::vector<std::uint32_t> order(contest.groups().size());
     std::iota(order.begin(), order.end(), 0U);
-    const WalkOutcome outcome = contest.walk(Walk::kernel, order);
+    const WalkOutcome outcome = contest.walk(in_containers ? Walk::type1 : Walk::kernel, order);
     tables += outcome.hwpts.size();
     complete = complete && outcome.complete();
     if (broken.empty() && outcome.complete()) broken = contest.broken(outcome);
   });
   if (!walked) return tl::make_unexpected(walked.error());
   std::string text = complete ? fmt::format("  first-fit  {} when", hwpts_text(tables)) : "  first-fit  fails when";
-  text += " devices are attached in the order of their ids";
+  text += in_containers ? " groups join in the order of their ids" : " devices are attached in the order of their ids";
   if (!broken.empty()) text += fmt::format(", which breaks {}", broken);
   return text + "\n";
 }

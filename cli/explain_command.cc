@@ -22,11 +22,12 @@ namespace {
 
 class Explainer {
  public:
-  Explainer(const Plan& plan, Request request) : plan_(plan), request_(std::move(request)), rules_(kernel_law()) {
+  Explainer(const Plan& plan, Request request)
+      : plan_(plan), law_(law_of(plan.interface)), request_(std::move(request)), rules_(law_) {
     for (const MissingFact& f : unknown_facts(request_)) f.set(request_, f.candidates[0]);
     const std::vector<Needs> needs = settle_needs(request_, plan_.preferences);
     for (std::size_t v = 0; v < request_.vms.size(); ++v) {
-      models_.push_back(model_vm(request_, VmIndex(v), needs[v], rules_, kernel_law()));
+      models_.push_back(model_vm(request_, VmIndex(v), needs[v], rules_, law_));
     }
   }
 
@@ -63,7 +64,7 @@ class Explainer {
 
   HwptQuantities quantities_of(const PlannedHwpt& h) const {
     const auto allocator = request_.host.find_device(h.allocator);
-    return kernel_law().allocate(kernel_law().describe(request_.host, allocator.value()), h.flags);
+    return law_.allocate(law_.describe(request_.host, allocator.value()), h.flags);
   }
 
   // The device as the problem knows it, or, for a device that the VM does not have, as the law describes it.
@@ -71,7 +72,7 @@ class Explainer {
     for (const DeviceClass& cls : model.problem.classes) {
       if (std::ranges::binary_search(cls.assigned, d)) return cls.quantities;
     }
-    return kernel_law().describe(request_.host, d);
+    return law_.describe(request_.host, d);
   }
 
   Names names_of(const VmModel& model, DeviceIndex d) const {
@@ -148,7 +149,7 @@ class Explainer {
     for (const std::string& id : h.devices) {
       if (id == h.allocator) continue;
       const DeviceIndex d = request_.host.find_device(id).value();
-      const HwptQuantities own = kernel_law().allocate(device_quantities(model, d), h.flags);
+      const HwptQuantities own = law_.allocate(device_quantities(model, d), h.flags);
       if (own == quantities_of(h)) continue;
       if (const std::string no = first_refusal(model, own, h.devices); !no.empty()) {
         text += fmt::format("  a HWPT allocated for {} would not do: {}\n", id, no);
@@ -176,7 +177,7 @@ class Explainer {
     std::string text;
     for (const std::string& id : h.devices) {
       const DeviceQuantities device = device_quantities(model, request_.host.find_device(id).value());
-      const HwptQuantities own = kernel_law().allocate(device, 0);
+      const HwptQuantities own = law_.allocate(device, 0);
       const std::uint64_t lost = own[HwptQ::page_sizes] & ~h.page_sizes;
       if (lost != 0) text += fmt::format("  {} alone could use pages of {}\n", id, format_page_sizes(lost));
       if (device[DeviceQ::enforce_cache_coherency] != 0 && !h.enforce_cache_coherency) {
@@ -209,12 +210,13 @@ class Explainer {
     for (const Offer& offer : model.offers) {
       if (offer.accepts(*ia) && offer.accepts(*ib)) return {};
     }
-    const HwptQuantities of_a = kernel_law().allocate(device_quantities(model, ia->lowest()), 0);
+    const HwptQuantities of_a = law_.allocate(device_quantities(model, ia->lowest()), 0);
     const std::string refused = first_refusal(model, of_a, {b});
     return fmt::format("no HWPT accepts both {} and {}{}", a, b, refused.empty() ? "" : "; of the one for " + a + ", " + refused);
   }
 
   const Plan& plan_;
+  const Law& law_;
   Request request_;
   RuleBook rules_;
   std::vector<VmModel> models_;

@@ -45,7 +45,8 @@ class Writer {
     }
     std::size_t devices = 0;
     for (const PlannedHwpt& h : plan_.hwpts) devices += h.devices.size();
-    line("{}: {} on {}: {} for {}", verdict, names, host, count(plan_.hwpts.size(), "HWPT"), count(devices, "device"));
+    line("{}: {} on {}: {} for {}{}", verdict, names, host, count(plan_.hwpts.size(), "HWPT"), count(devices, "device"),
+         in_container() ? ", through VFIO type1" : "");
   }
 
   static std::string count(std::size_t n, std::string_view noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); }
@@ -78,6 +79,8 @@ class Writer {
     }
   }
 
+  bool in_container() const { return plan_.interface == KernelInterface::type1; }
+
   void write_hwpt(const PlannedHwpt& h) {
     std::string what = fmt::format("{} stage {}", kPageTableFormatNames[static_cast<std::size_t>(h.format)], h.stage);
     if (h.levels != 0) what += fmt::format(", {} levels", h.levels);
@@ -87,7 +90,9 @@ class Writer {
       if ((h.flags >> f & 1) != 0) what += ", " + std::string(kHwptFlagNames[f]);
     }
     line("    {}   {}", h.id, what);
-    line("      allocated for {}{}", label(h.allocator), h.automatic ? " by attaching it to the IOAS" : "");
+    line("      allocated for {}{}", label(h.allocator), !h.automatic          ? ""
+                                                          : in_container() ? " when its group joins"
+                                                                           : " by attaching it to the IOAS");
     for (std::size_t i = 0; i < h.devices.size(); ++i) {
       if (i == kMostDevices) {
         line("      and {} more", h.devices.size() - i);

@@ -30,6 +30,7 @@ std::string atom_text(const Atom& a) {
 
 std::string errno_text(const Rule& rule) {
   if (rule.strict) return "not checked by Linux (strict rule)";
+  if (rule.errno_value == 0 && rule.name.starts_with("type1.")) return "none: type1 makes another domain instead";
   if (rule.errno_value == 0) return "not the kernel's: policy, or what the VM asks";
   return strerrorname_np(rule.errno_value);
 }

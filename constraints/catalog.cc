@@ -10,6 +10,7 @@
 #include "constraints/rules/allocation/alloc_table.h"
 #include "constraints/rules/allocation/alloc_width.h"
 #include "constraints/rules/allocation/riscv_alloc_svpbmt.h"
+#include "constraints/rules/allocation/type1_alloc_flags.h"
 #include "constraints/rules/allocation/virtio_alloc_granule.h"
 #include "constraints/rules/amd/dirty_tracking.h"
 #include "constraints/rules/coherency/mediated.h"
@@ -59,6 +60,13 @@
 #include "constraints/rules/riscv/mode.h"
 #include "constraints/rules/s390/dma_range.h"
 #include "constraints/rules/smmuv3/cache_coherency.h"
+#include "constraints/rules/type1/cache_coherency.h"
+#include "constraints/rules/type1/first_fit.h"
+#include "constraints/rules/type1/group.h"
+#include "constraints/rules/type1/mediated.h"
+#include "constraints/rules/type1/operations.h"
+#include "constraints/rules/type1/page_sizes.h"
+#include "constraints/rules/type1/reserved_regions.h"
 #include "constraints/rules/usable/assumed_coherency.h"
 #include "constraints/rules/usable/cache_coherency.h"
 #include "constraints/rules/usable/capable_op.h"
@@ -87,6 +95,8 @@ constexpr const Rule* kCatalog[] = {
     &rules::usable_direct_region,
     &rules::usable_pasid_width,
     &rules::usable_pasid_attach,
+    &rules::type1_reserved_regions,
+    &rules::type1_alloc_flags,
     &rules::alloc_flag_combination,
     &rules::alloc_dirty_tracking,
     &rules::alloc_nest_parent,
@@ -108,6 +118,8 @@ constexpr const Rule* kCatalog[] = {
     &rules::needs_pasid,
     &rules::core_owner,
     &rules::core_instance,
+    &rules::type1_operations,
+    &rules::type1_cache_coherency,
     &rules::intel_first_stage_support,
     &rules::intel_first_stage_coherent_walk,
     &rules::intel_first_stage_levels,
@@ -146,6 +158,10 @@ constexpr const Rule* kCatalog[] = {
     &rules::core_automatic,
     &rules::coherency_mediated,
     &rules::needs_p2p,
+    &rules::type1_mediated,
+    &rules::type1_group,
+    &rules::type1_first_fit,
+    &rules::type1_page_sizes,
 };
 
 }  // namespace

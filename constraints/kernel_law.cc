@@ -24,7 +24,7 @@ bool has_isolated_msi(const Host& host, const Device& device) {
   return host.kernel.facts.value_or_stock(KernelFact::isolated_msi) != 0;
 }
 
-class KernelLaw final : public Law {
+class KernelLaw : public Law {
  public:
   std::span<const Rule* const> rules() const override { return catalog(); }
 
@@ -139,11 +139,39 @@ class KernelLaw final : public Law {
   }
 };
 
+// The same devices and drivers behind a VFIO container. Rules of type1 speak where a device has a `type1_stage`.
+class Type1Law final : public KernelLaw {
+ public:
+  KernelInterface interface() const override { return KernelInterface::type1; }
+
+  DeviceQuantities describe(const Host& host, DeviceIndex index) const override {
+    DeviceQuantities q = KernelLaw::describe(host, index);
+    q[DeviceQ::type1_stage] = allocate(q, 0)[HwptQ::stage];
+    return q;
+  }
+
+  // A group holds an id for its own domain while it looks for one to share, so one id stays in reserve.
+  std::optional<DomainPool> domain_pool(const Host& host, UnitIndex index, unsigned stage) const override {
+    auto pool = KernelLaw::domain_pool(host, index, stage);
+    if (pool && pool->capacity > 0) --pool->capacity;
+    return pool;
+  }
+};
+
 }  // namespace
 
 const Law& kernel_law() {
   static const KernelLaw law;
   return law;
+}
+
+const Law& type1_law() {
+  static const Type1Law law;
+  return law;
+}
+
+const Law& law_of(KernelInterface interface) {
+  return interface == KernelInterface::type1 ? type1_law() : kernel_law();
 }
 
 std::uint64_t stock_page_size(Arch) { return 4096; }

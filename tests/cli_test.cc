@@ -357,8 +357,8 @@ TEST_F(Cli, ApplyRefusesWhatIsNotForThisHost) {
 TEST_F(Cli, ApplyKnowsItsBackends) {
   write("plan.json", ran(std::string("plan -o json") + kDrhd).out);
   expect_bad(ran("apply plan.json --backend type1 three-drhd/host"),
-             "error: the backend `type1` is not there yet\nhelp: `--backend sim` carries the plan out on a simulated host, `--backend "
-             "iommufd` on this one\n");
+             "error: the plan is for iommufd: VFIO type1 makes other page tables of the same devices\nhelp: plan again with `ioplan plan "
+             "--backend type1`\n");
   expect_bad(ran("apply plan.json three-drhd/host"), "error: --backend is required\nhelp: `ioplan apply --help` shows how\n");
   expect_bad(ran("apply plan.json --backend qemu three-drhd/host"),
              "error: --backend: qemu not in {sim,iommufd,type1}\nhelp: `ioplan apply --help` shows how\n");
@@ -382,6 +382,36 @@ TEST_F(Cli, ApplyLooksAtPassedDescriptors) {
     expect_bad(ran(std::string("apply plan.json --backend sim three-drhd/host ") + option),
                "error: `--iommu-fd`, `--device-fd` and `--accounting` are about /dev/iommu\nhelp: give them with `--backend iommufd`\n");
   }
+}
+
+// The example's host lets all three share; type1 keeps devices whose IOMMUs can and cannot block no-snoop apart.
+TEST_F(Cli, Type1PlansAreMadeCheckedAndApplied) {
+  const Ran text = ran(std::string("plan --backend type1") + kDrhd);
+  EXPECT_EQ(text.exit, 0) << text.err;
+  EXPECT_TRUE(text.out.starts_with("feasible: three on three-drhd: ")) << text.out;
+  EXPECT_NE(text.out.find(" for 3 devices, through VFIO type1\n"), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find(" when its group joins\n"), std::string::npos) << text.out;
+  EXPECT_NE(text.out.find(" when groups join in the order of their ids\n"), std::string::npos) << text.out;
+  EXPECT_EQ(text.out.find(". bind "), std::string::npos) << text.out;
+
+  write("plan.json", ran(std::string("plan --backend type1 -o json") + kDrhd).out);
+  EXPECT_EQ(nlohmann::json::parse(read_file("plan.json"))["backend"], "type1");
+  EXPECT_EQ(ran(std::string("check plan.json") + kDrhd).exit, 0);
+  EXPECT_EQ(ran(std::string("explain plan.json") + kDrhd).exit, 0);
+  const Ran done = ran(std::string("apply plan.json --backend sim") + kDrhd);
+  EXPECT_EQ(done.exit, 0) << done.err;
+  EXPECT_NE(done.out.find("observed, as predicted\n"), std::string::npos) << done.out;
+  expect_bad(ran("apply plan.json --backend iommufd three-drhd/host"),
+             "error: the plan is for VFIO type1: its page tables are made by groups that join a container\nhelp: apply it with "
+             "`--backend type1`, or plan again without `--backend type1`\n");
+
+  auto other = nlohmann::ordered_json::parse(read_file("plan.json"));
+  other.erase("backend");
+  write("other.json", other.dump());
+  EXPECT_EQ(ran(std::string("check other.json") + kDrhd).exit, 1);
+  expect_bad(ran(std::string("plan --backend type1 --solver symbolic") + kDrhd),
+             "error: `--solver symbolic` and `--emit-smt2` know iommufd only\nhelp: leave them away: `ioplan check` replays a type1 "
+             "plan with code of its own\n");
 }
 
 // stderr of the program when it is a terminal.

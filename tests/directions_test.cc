@@ -71,9 +71,10 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"backends/sim", {"engine/base", "engine/law", "engine/model", "engine/apply"}},
       {"backends/vfio", {"engine/base", "engine/model"}},
       {"backends/iommufd", {"engine/base", "engine/model", "engine/apply", "backends/vfio"}},
+      {"backends/type1", {"engine/base", "engine/model", "engine/apply", "backends/vfio"}},
       {"cli",
        {"engine/base", "engine/law", "engine/model", "engine/document", "engine/solve", "engine/check",
-        "engine/explain", "engine/planner", "engine/apply", "constraints", "backends/sim", "backends/vfio", "backends/iommufd"}},
+        "engine/explain", "engine/planner", "engine/apply", "constraints", "backends/sim", "backends/vfio", "backends/iommufd", "backends/type1"}},
   };
   return kAllowed;
 }
@@ -115,7 +116,7 @@ const std::vector<Library>& libraries() {
       {"boost/uuid/", {"engine/model"}, false},
       {"fmt/",
        {"engine/base", "engine/model", "engine/document", "engine/solve", "engine/explain", "engine/planner",
-        "engine/check", "engine/apply", "backends/sim", "backends/vfio", "backends/iommufd", "cli"},
+        "engine/check", "engine/apply", "backends/sim", "backends/vfio", "backends/iommufd", "backends/type1", "cli"},
        true},
       {"tl/expected.hpp", {"engine/base", "backends/sim"}, true},
       {"CLI/", {"cli"}, false},

@@ -62,6 +62,29 @@ Result<void> require_memlock(System& system, std::uint64_t needed) {
                              (needed + 1023) / 1024, needed));
 }
 
+std::optional<std::uint64_t> locked_bytes(System& system) {
+  constexpr std::string_view kKey = "\nVmLck:";
+  const auto status = system.read_file("/proc/self/status");
+  const std::size_t at = status ? status->find(kKey) : std::string::npos;
+  if (at == std::string::npos) return std::nullopt;
+  std::string_view digits = std::string_view(*status).substr(at + kKey.size());
+  digits.remove_prefix(std::min(digits.find_first_not_of(" \t"), digits.size()));
+  const auto kib = parse_integer(digits.substr(0, digits.find_first_of(" \n")));
+  return kib ? std::optional(*kib << 10) : std::nullopt;
+}
+
+Result<void> require_memlock_of_process(System& system, const Plan& plan) {
+  const std::uint64_t pinned = plan.resources.pinned_bytes, limit = system.memlock_limit();
+  const std::uint64_t locked = locked_bytes(system).value_or(0);
+  if (system.locks_without_limit() || (locked <= limit && pinned <= limit - locked)) return {};
+  const std::uint64_t needed = pinned > ~std::uint64_t{0} - locked ? ~std::uint64_t{0} : locked + pinned;
+  const std::string already = locked == 0 ? "" : fmt::format(", which has locked {},", format_size(locked));
+  return failure(fmt::format("the plan pins {}, and this process{} may lock {} of memory (RLIMIT_MEMLOCK)",
+                             format_size(pinned), already, format_size(limit)),
+                 fmt::format("`ulimit -l {}`, `LimitMEMLOCK={}` in a systemd unit, or CAP_IPC_LOCK",
+                             needed / 1024 + (needed % 1024 != 0 ? 1 : 0), needed));
+}
+
 Result<void> require_huge_pages(System& system, const Plan& plan) {
   std::map<std::uint64_t, std::uint64_t> needed;  // by page size
   std::set<std::pair<std::string, Range>> counted;

@@ -2,6 +2,8 @@
 // needed. Reads, and changes nothing. Held by tests/iommufd_backend_test.cc.
 #pragma once
 
+#include <optional>
+
 #include "backends/vfio/system.h"
 #include "engine/model/plan.h"
 
@@ -14,6 +16,12 @@ std::uint64_t backing_page(System& system, const PlannedIoas& ioas);
 // (pages.c iopt_alloc_pages).
 Result<void> require_memlock(System& system, std::uint64_t bytes);
 Result<void> require_memlock(System& system, const Plan& plan);
+
+// The same for VFIO type1, which counts what this process has locked already (vfio_lock_acct, __account_locked_vm).
+Result<void> require_memlock_of_process(System& system, const Plan& plan);
+
+// Locked memory of this process, bytes; nothing when /proc does not tell.
+std::optional<std::uint64_t> locked_bytes(System& system);
 
 // Whether enough huge pages are free, for every size that the plan's memory is backed by.
 Result<void> require_huge_pages(System& system, const Plan& plan);

@@ -60,28 +60,52 @@ tl::unexpected<Error> not_bound(System& system, const std::string& id, const std
                  "as root: " + bind_commands(system, folder, driver));
 }
 
+tl::unexpected<Error> no_iommu(const std::string& address) {
+  return failure(fmt::format("{} is behind no IOMMU", address),
+                 "turn the IOMMU on: in the firmware's setup, and `intel_iommu=on` or `amd_iommu=on` on the kernel's "
+                 "command line");
+}
+
+// In sysfs. Errors: no such device.
+Result<std::string> folder_of(System& system, const std::string& id) {
+  if (!is_uuid(id) && !is_pci_address(id)) {
+    return failure(fmt::format("`{}` is no PCI address and no mediated device's UUID", id),
+                   "pass an open descriptor of the device");
+  }
+  std::string folder = sysfs_folder(id);
+  const auto present = system.list(folder);
+  if (present) return folder;
+  if (present.error().value != ENOENT) return refused(Call::sysfs, "reading " + folder, present.error().value);
+  return failure(fmt::format("this machine has no device {}", id),
+                 "is the host document this machine's? `lspci -D` lists its devices");
+}
+
 // Drivers that do no DMA of their own and let a group be viable: driver_managed_dma in the kernel.
 bool leaves_dma_alone(System& system, const std::string& folder, std::string_view driver) {
-  return driver.empty() || driver == "pcieport" || driver == "pci-stub" || !vfio_name(system, folder).empty();
+  return driver.empty() || driver == "pcieport" || driver == "pci-stub" || driver == "vfio-pci" ||
+         !vfio_name(system, folder).empty();
 }
 
 }  // namespace
 
 Result<std::string> find_cdev(System& system, const std::string& id) {
-  if (!is_uuid(id) && !is_pci_address(id)) {
-    return failure(fmt::format("`{}` is no PCI address and no mediated device's UUID", id),
-                   "pass an open descriptor of the device");
-  }
-  const std::string folder = sysfs_folder(id);
-  if (const auto present = system.list(folder); !present) {
-    if (present.error().value != ENOENT) return refused(Call::sysfs, "reading " + folder, present.error().value);
-    return failure(fmt::format("this machine has no device {}", id),
-                   "is the host document this machine's? `lspci -D` lists its devices");
-  }
-  const std::string name = vfio_name(system, folder);
-  if (name.empty()) return not_bound(system, id, folder);
-  if (!system.read_file(fmt::format("{}/vfio-dev/{}/dev", folder, name))) return no_cdev(id);
+  const auto folder = folder_of(system, id);
+  if (!folder) return folder;
+  const std::string name = vfio_name(system, *folder);
+  if (name.empty()) return not_bound(system, id, *folder);
+  if (!system.read_file(fmt::format("{}/vfio-dev/{}/dev", *folder, name))) return no_cdev(id);
   return "/dev/vfio/devices/" + name;
+}
+
+Result<std::string> find_group(System& system, const std::string& address) {
+  const auto folder = folder_of(system, address);
+  if (!folder) return folder;
+  const std::string driver = driver_of(system, *folder);
+  if (!driver.starts_with("vfio") && vfio_name(system, *folder).empty()) return not_bound(system, address, *folder);
+  const auto group = system.read_link(*folder + "/iommu_group");
+  if (group) return "/dev/vfio/" + std::string(last_name(*group));
+  if (group.error().value == ENOENT) return no_iommu(address);
+  return refused(Call::sysfs, fmt::format("reading {}/iommu_group", *folder), group.error().value);
 }
 
 Result<void> require_viable_group(System& system, const std::string& address) {
@@ -89,9 +113,7 @@ Result<void> require_viable_group(System& system, const std::string& address) {
   const auto members = system.list(group + "/devices");
   if (!members) {
     if (members.error().value != ENOENT) return refused(Call::sysfs, "reading " + group, members.error().value);
-    return failure(fmt::format("{} is behind no IOMMU", address),
-                   "turn the IOMMU on: in the firmware's setup, and `intel_iommu=on` or `amd_iommu=on` on the kernel's "
-                   "command line");
+    return no_iommu(address);
   }
   std::string in_the_way, commands;
   for (const std::string& member : *members) {

@@ -29,7 +29,17 @@ enum class Call : std::uint8_t {
   dirty,
   destroy,
   memory,
-  sysfs
+  sysfs,
+  open_container,
+  open_group,
+  group_status,
+  set_container,
+  set_iommu,
+  device_fd,
+  container_info,
+  unset_container,
+  map_dma,
+  unmap_dma
 };
 
 // "Invalid argument (EINVAL)"

@@ -43,6 +43,8 @@ class System {
   virtual void close(int fd) = 0;
   virtual Reply<void> ioctl(int fd, unsigned long request, void* argument) = 0;
   virtual Reply<FileIdentity> identify(int fd) = 0;  // fstat(2)
+  // One whose answer is its return value; `argument` is a pointer or a small number, as the call wants it.
+  virtual Reply<int> ask(int fd, unsigned long request, std::uintptr_t argument) = 0;
 
   // Anonymous memory as a file. `page`: the kernel's page size, or one of its huge page sizes (hugetlb).
   virtual Reply<int> memfd_create(const std::string& name, std::uint64_t page) = 0;

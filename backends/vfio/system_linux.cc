@@ -45,6 +45,12 @@ class LinuxSystem final : public System {
     return FileIdentity{found.st_dev, found.st_ino, S_ISCHR(found.st_mode) ? found.st_rdev : 0};
   }
 
+  Reply<int> ask(int fd, unsigned long request, std::uintptr_t argument) override {
+    const int answer = ::ioctl(fd, request, argument);
+    if (answer < 0) return last_error();
+    return answer;
+  }
+
   Reply<int> memfd_create(const std::string& name, std::uint64_t page) override {
     unsigned flags = MFD_CLOEXEC;
     if (page > page_size()) {

@@ -188,6 +188,21 @@ struct vfio_iommu_type1_info {
   u64 iova_pgsizes;
   u32 cap_offset, pad;
 };
+struct vfio_info_cap_header {
+  u16 id, version;
+  u32 next;  // offset in the whole answer; 0: the last
+};
+struct vfio_iova_range {
+  u64 start, end;  // inclusive
+};
+struct vfio_iommu_type1_info_cap_iova_range {
+  vfio_info_cap_header header;
+  u32 nr_iovas, reserved;  // followed by as many vfio_iova_range
+};
+struct vfio_iommu_type1_info_dma_avail {
+  vfio_info_cap_header header;
+  u32 avail;
+};
 struct vfio_region_info {
   u32 argsz, flags, index, cap_offset;
   u64 size, offset;
@@ -196,12 +211,17 @@ struct vfio_region_info {
 inline constexpr u32 VFIO_TYPE1v2_IOMMU = 3, VFIO_DMA_CC_IOMMU = 4;
 inline constexpr u32 VFIO_GROUP_FLAGS_VIABLE = 1, VFIO_GROUP_FLAGS_CONTAINER_SET = 2;
 inline constexpr u32 VFIO_DMA_MAP_FLAG_READ = 1, VFIO_DMA_MAP_FLAG_WRITE = 2;
+inline constexpr int VFIO_API_VERSION = 0;
+inline constexpr u32 VFIO_IOMMU_INFO_PGSIZES = 1, VFIO_IOMMU_INFO_CAPS = 2;
+inline constexpr u16 VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE = 1, VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL = 3;
 inline constexpr u32 VFIO_DEVICE_ATTACH_PASID = 1, VFIO_DEVICE_DETACH_PASID = 1;
 
 static_assert(sizeof(vfio_device_info) == 24);
 static_assert(sizeof(vfio_device_bind_iommufd) == 24 && offsetof(vfio_device_bind_iommufd, token_uuid_ptr) == 16);
 static_assert(sizeof(vfio_device_attach_iommufd_pt) == 16 && sizeof(vfio_device_detach_iommufd_pt) == 12);
 static_assert(sizeof(vfio_iommu_type1_dma_map) == 32 && sizeof(vfio_iommu_type1_dma_unmap) == 24);
+static_assert(sizeof(vfio_info_cap_header) == 8 && sizeof(vfio_iommu_type1_info_cap_iova_range) == 16);
+static_assert(sizeof(vfio_iova_range) == 16 && sizeof(vfio_iommu_type1_info_dma_avail) == 12);
 static_assert(sizeof(vfio_iommu_type1_info) == 24 && sizeof(vfio_region_info) == 32);
 
 }  // namespace ioplan::uapi

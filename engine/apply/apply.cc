@@ -144,6 +144,15 @@ class Executor {
   ApplyReport report_;
 };
 
+tl::unexpected<Error> wrong_interface(KernelInterface planned_for) {
+  if (planned_for == KernelInterface::iommufd) {
+    return failure("the plan is for iommufd: VFIO type1 makes other page tables of the same devices",
+                   "plan again with `ioplan plan --backend type1`");
+  }
+  return failure("the plan is for VFIO type1: its page tables are made by groups that join a container",
+                 "apply it with `--backend type1`, or plan again without `--backend type1`");
+}
+
 }  // namespace
 
 Result<void> admissible(const Plan& plan, const Host& host, Backend& backend) {
@@ -151,6 +160,7 @@ Result<void> admissible(const Plan& plan, const Host& host, Backend& backend) {
     const std::string_view verdict = kVerdictNames[static_cast<std::size_t>(plan.verdict)];
     return failure(fmt::format("the plan is {}: there is nothing to apply", verdict));
   }
+  if (plan.interface != backend.interface()) return wrong_interface(plan.interface);
   if (const std::string own = fingerprint(host); own != plan.fingerprint) {
     const std::string name = host.name.empty() ? "this host" : "`" + host.name + "`";
     return failure(

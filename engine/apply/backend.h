@@ -73,6 +73,8 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string_view name() const = 0;
+  // Plans for another interface are not admitted.
+  virtual KernelInterface interface() const { return KernelInterface::iommufd; }
   // Whether this plan can be carried out here at all. Touches nothing.
   virtual Result<void> admit(const Plan& plan) = 0;
   virtual Result<std::unique_ptr<Action>> prepare(const Plan& plan, const Step& step) = 0;

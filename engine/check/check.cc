@@ -10,7 +10,15 @@ namespace ioplan {
 
 namespace check {
 
-void check_identity(const Plan& plan, const Request& request, Judgement& judgement) {
+void check_identity(const Plan& plan, const Request& request, const Law& law, Judgement& judgement) {
+  if (plan.interface != law.interface()) {
+    const auto name = [](KernelInterface i) { return kKernelInterfaceNames[static_cast<std::size_t>(i)]; };
+    judgement.objections.push_back(
+        {std::string(obligation::interface),
+         {},
+         fmt::format("the plan is for {}, and is held against the law of {}", name(plan.interface),
+                     name(law.interface()))});
+  }
   const std::string real = fingerprint(request.host);
   if (plan.fingerprint != real) {
     judgement.objections.push_back(
@@ -37,6 +45,7 @@ void check_feasible(const Court& court) {
   check_resources(court, seats);
   check_optimality(court);
   check_steps(court);
+  if (court.in_containers()) check_joining(court, seats);
 }
 
 // What no search over placements would notice.
@@ -94,7 +103,7 @@ void check_no_excuses(const Plan& plan, Judgement& judgement) {
 
 Judgement check_plan(const Plan& plan, const Request& request, const Law& law, const CheckOptions& options) {
   Judgement judgement;
-  check::check_identity(plan, request, judgement);
+  check::check_identity(plan, request, law, judgement);
   if (!judgement.accepted()) return judgement;
   check::check_assumptions(plan, request, law, judgement);
   switch (plan.verdict) {

@@ -54,6 +54,7 @@ struct Obligation {
 };
 
 namespace obligation {
+inline constexpr std::string_view interface = "interface";
 inline constexpr std::string_view fingerprint = "fingerprint";
 inline constexpr std::string_view vms = "vms";
 inline constexpr std::string_view placement = "placement";
@@ -71,12 +72,14 @@ inline constexpr std::string_view objectives = "objectives";
 inline constexpr std::string_view optimality = "optimality";
 inline constexpr std::string_view assumptions = "assumptions";
 inline constexpr std::string_view steps = "steps";
+inline constexpr std::string_view joining = "joining";
 inline constexpr std::string_view infeasible = "infeasible";
 inline constexpr std::string_view undecided = "undecided";
 }  // namespace obligation
 
 // What a plan owes, in the order in which it is asked.
-inline constexpr std::array<Obligation, 19> kObligations = {{
+inline constexpr std::array<Obligation, 21> kObligations = {{
+    {obligation::interface, "The plan was made for the kernel interface whose law it is held against."},
     {obligation::fingerprint, "The plan was made for the facts of this host."},
     {obligation::vms, "The plan answers for exactly the VMs that were asked about."},
     {obligation::placement, "Every assigned device is in one HWPT of its VM's only IOAS, and nothing else is in any."},
@@ -94,6 +97,7 @@ inline constexpr std::array<Obligation, 19> kObligations = {{
     {obligation::optimality, "The bounds and proofs that are claimed hold."},
     {obligation::assumptions, "The stock defaults that the answer rests on are listed, and no others."},
     {obligation::steps, "Carrying out the steps in order succeeds and leads to this plan."},
+    {obligation::joining, "A type1 container that groups join in the order of the steps makes exactly these HWPTs."},
     {obligation::infeasible, "A refusal has a conflict, and no placement exists."},
     {obligation::undecided, "An undecided answer names facts that the documents really lack."},
 }};

@@ -23,6 +23,7 @@ struct Court {
   const CheckOptions& options;
   Judgement& judgement;
 
+  bool in_containers() const { return world.law.interface() == KernelInterface::type1; }
   void object(std::string_view obligation, std::vector<std::string> subjects, std::string text) const {
     judgement.objections.push_back({std::string(obligation), std::move(subjects), std::move(text)});
   }
@@ -57,13 +58,15 @@ void check_resources(const Court& court, const std::vector<Seat>& seats);
 void check_optimality(const Court& court);
 // steps
 void check_steps(const Court& court);
+// joining. Requires: steps that lead somewhere, else it says nothing
+void check_joining(const Court& court, const std::vector<Seat>& seats);
 // infeasible: no placement exists in this world
 void check_no_placement(const Court& court);
 
 // The following look at the documents as they are, unknown facts included.
 
-// fingerprint, vms
-void check_identity(const Plan& plan, const Request& request, Judgement& judgement);
+// interface, fingerprint, vms
+void check_identity(const Plan& plan, const Request& request, const Law& law, Judgement& judgement);
 // assumptions
 void check_assumptions(const Plan& plan, const Request& request, const Law& law, Judgement& judgement);
 // infeasible: the answer has its parts

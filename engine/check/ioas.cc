@@ -4,6 +4,7 @@
 
 #include "engine/base/text.h"
 #include "engine/check/court.h"
+#include "engine/check/joining.h"
 
 namespace ioplan::check {
 
@@ -25,10 +26,18 @@ struct Space {
   std::vector<const Seat*> seats;
 };
 
+// Devices whose regions count. A container takes groups whole.
+std::vector<std::size_t> attached_to(const Court& court, const Seat& seat) {
+  if (!court.in_containers()) return seat.devices;
+  std::vector<std::size_t> all;
+  for (const Item* item : seat.items) all.insert(all.end(), item->members.begin(), item->members.end());
+  return all;
+}
+
 std::vector<ReservedRegion> regions_of(const Court& court, const Space& space) {
   std::array<std::vector<Range>, kReservedTypeNames.size()> by_type;
   for (const Seat* seat : space.seats) {
-    for (std::size_t device : seat->devices) {
+    for (std::size_t device : attached_to(court, *seat)) {
       for (const ReservedRegion& r : binding_regions(court.world, device)) {
         by_type[static_cast<std::size_t>(r.type)].push_back(r.range);
       }
@@ -42,18 +51,36 @@ std::vector<ReservedRegion> regions_of(const Court& court, const Space& space) {
   return regions;
 }
 
-Intervals usable_iova(const Space& space, const std::vector<ReservedRegion>& regions) {
+// In a container also the domains count that groups had before they found one to share.
+Intervals usable_iova(const Court& court, const Space& space, const std::vector<ReservedRegion>& regions) {
   Intervals usable = {kEverything};
   for (const ReservedRegion& r : regions) usable = without(usable, r.range);
   for (const Seat* seat : space.seats) {
     const HwptQuantities& h = *seat->hwpt;
     usable = within(usable, {h[HwptQ::aperture_start], h[HwptQ::aperture_last]});
+    if (!court.in_containers()) continue;
+    for (const Item* item : seat->items) {
+      const HwptQuantities own = own_domain(court.world, *space.scene, *item);
+      usable = within(usable, {own[HwptQ::aperture_start], own[HwptQ::aperture_last]});
+    }
   }
   return usable;
 }
 
+// What all domains of a container have in common; sizes below the kernel's page show as the page.
+std::uint64_t common_pages(const Court& court, const Space& space) {
+  std::uint64_t pages = ~std::uint64_t{0};
+  for (const Seat* seat : space.seats) pages &= (*seat->hwpt)[HwptQ::page_sizes];
+  const std::uint64_t page = court.world.kernel_page();
+  return pages % page == 0 ? pages : (pages - pages % page) | page;
+}
+
 // A mediated device pins whole pages of the kernel.
 std::uint64_t alignment_of(const Court& court, const Space& space) {
+  if (court.in_containers()) {
+    const std::uint64_t pages = common_pages(court, space);
+    return pages & (~pages + 1);
+  }
   std::uint64_t alignment = space.scene->mediated.empty() ? 1 : court.world.kernel_page();
   for (const Seat* seat : space.seats) alignment = std::max(alignment, lowest_page(*seat->hwpt));
   return alignment;
@@ -78,7 +105,7 @@ void check_memory(const Court& court, const Space& space, const Intervals& usabl
 void check_space(const Court& court, const Space& space) {
   const PlannedIoas& p = *space.planned;
   const std::vector<ReservedRegion> regions = regions_of(court, space);
-  const Intervals usable = usable_iova(space, regions);
+  const Intervals usable = usable_iova(court, space, regions);
   if (p.reserved != regions) {
     court.object(ioas, {p.id}, fmt::format("the reserved regions of `{}` are not those of its devices", p.id));
   }
@@ -88,6 +115,9 @@ void check_space(const Court& court, const Space& space) {
   const std::uint64_t alignment = alignment_of(court, space);
   if (p.alignment != alignment) {
     court.object(ioas, {p.id}, fmt::format("the alignment of `{}` is {}, not {}", p.id, alignment, p.alignment));
+  }
+  if (court.in_containers() && (alignment == 0 || space.scene->asks[VmQ::memory_alignment] < alignment)) {
+    court.object(ioas, {p.id}, fmt::format("no page size of all domains of `{}` fits its memory", p.id));
   }
   check_memory(court, space, usable);
 }

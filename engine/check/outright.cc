@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "engine/check/check.h"
+#include "engine/check/joining.h"
 
 namespace ioplan::check {
 
@@ -55,12 +56,41 @@ void refuse_mediated(const World& world, const Scene& scene, std::vector<Outrigh
   }
 }
 
+// Whatever the order: a container takes no mediated device, its kernel asks one device of a group for the group's own
+// domain, and that domain must come out and reach the memory even where it is left for another.
+void refuse_container(const World& world, const Scene& scene, std::vector<Outright>& refusals) {
+  for (const std::string& mdev : scene.mediated) {
+    refusals.push_back({obligation::joining, {scene.vm->name, mdev}, fmt::format("`{}` joins no container", mdev)});
+  }
+  for (const Item& item : scene.items) {
+    const std::string& id = world.id(item.assigned.front());
+    const HwptQuantities own = own_domain(world, scene, item);
+    for (std::size_t device : item.members) {
+      if (world.law.allocate(scene.quantities.at(device), 0) == own) continue;
+      refusals.push_back({obligation::joining,
+                          {scene.vm->name, id},
+                          fmt::format("the devices of the group of `{}` make different domains", id)});
+      break;
+    }
+    const DeviceQuantities& q = scene.quantities.at(item.assigned.front());
+    const Values values{&own, &q, &scene.asks};
+    if (world.statutes.broken(Phase::allocation, values) == nullptr &&
+        world.statutes.broken(Phase::fit, values) == nullptr && attaches_in_linux(world, scene, item, own)) {
+      continue;
+    }
+    refusals.push_back({obligation::joining,
+                        {scene.vm->name, id},
+                        fmt::format("the group of `{}` gets no domain of its own that serves `{}`", id, scene.vm->name)});
+  }
+}
+
 }  // namespace
 
 std::vector<Outright> outright_refusals(const World& world, const Scene& scene) {
   std::vector<Outright> refusals;
   refuse_peers(world, scene, refusals);
   refuse_mediated(world, scene, refusals);
+  if (world.law.interface() == KernelInterface::type1) refuse_container(world, scene, refusals);
   return refusals;
 }
 

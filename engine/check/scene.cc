@@ -17,6 +17,12 @@ const Rule* Statutes::broken(Phase phase, const Values& values) const {
   return nullptr;
 }
 
+const Rule* Statutes::broken_in_linux(Phase phase, const Values& values) const {
+  const auto& rules = by_phase_[static_cast<std::size_t>(phase)];
+  const auto it = std::find_if(rules.begin(), rules.end(), [&](const Rule* r) { return !r->strict && !holds(*r, values); });
+  return it == rules.end() ? nullptr : *it;
+}
+
 bool Statutes::known(std::string_view name) const {
   return std::any_of(by_phase_.begin(), by_phase_.end(), [&](const auto& rules) {
     return std::any_of(rules.begin(), rules.end(), [&](const Rule* rule) { return rule->name == name; });

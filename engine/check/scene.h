@@ -24,6 +24,8 @@ class Statutes {
 
   // The first rule of this phase that does not hold; null when all do.
   const Rule* broken(Phase phase, const Values& values) const;
+  // The same of the rules that Linux itself checks.
+  const Rule* broken_in_linux(Phase phase, const Values& values) const;
   bool known(std::string_view name) const;
 
  private:

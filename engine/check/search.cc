@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "engine/check/joining.h"
+
 namespace ioplan::check {
 
 namespace {
@@ -46,14 +48,17 @@ enum class Goal { any, fewest, least };
 class Search {
  public:
   Search(const World& world, const ObjectiveOrder& order, std::uint64_t work, Goal goal)
-      : order_(order),
+      : world_(world),
+        order_(order),
         work_(work),
         goal_(goal),
         limit_(hwpt_limit(world.request.policy)),
         left_(pool_capacities(world)) {
     for (const Scene& scene : world.scenes) add_part(world, scene);
-    merge_twins();
-    if (goal != Goal::least) drop_followers();
+    // In a container it matters who opens a HWPT, so nobody speaks for others where a placement must exist.
+    in_containers_ = goal == Goal::any && world.law.interface() == KernelInterface::type1;
+    if (!in_containers_) merge_twins();
+    if (goal != Goal::least && !in_containers_) drop_followers();
     std::stable_sort(todo_.begin(), todo_.end(), [](const Placed& a, const Placed& b) {
       return std::pair(a.part, a.clump.accepted.count()) < std::pair(b.part, b.clump.accepted.count());
     });
@@ -234,7 +239,23 @@ class Search {
     return sum;
   }
 
+  // Some order of joining makes these HWPTs, VM by VM.
+  bool all_joinable() const {
+    std::vector<std::vector<std::vector<std::size_t>>> hwpts(parts_.size());
+    for (const Block& block : blocks_) {
+      std::vector<std::size_t>& items = hwpts[block.part].emplace_back();
+      for (std::size_t c : block.clumps) {
+        items.insert(items.end(), todo_[c].clump.items.begin(), todo_[c].clump.items.end());
+      }
+    }
+    for (std::size_t p = 0; p < parts_.size(); ++p) {
+      if (!joinable(world_, *parts_[p].scene, hwpts[p])) return false;
+    }
+    return true;
+  }
+
   bool finish() {
+    if (in_containers_ && !all_joinable()) return true;
     draws_.clear();
     pick_stages(0, Cost{});
     return goal_ != Goal::any || best_cost_ == kImpossible;
@@ -282,9 +303,11 @@ class Search {
     return v;
   }
 
+  const World& world_;
   ObjectiveOrder order_;
   std::uint64_t work_;
   Goal goal_;
+  bool in_containers_ = false;
   std::uint64_t limit_;
   std::map<std::uint64_t, std::uint64_t> left_, draws_;
   std::vector<Part> parts_;

@@ -159,6 +159,7 @@ Json plan_json(const Plan& plan) {
   json["apiVersion"] = kApiVersion;
   json["kind"] = name_of(DocumentKind::plan);
   json["host"] = {{"fingerprint", plan.fingerprint}};
+  if (plan.interface != KernelInterface::iommufd) json["backend"] = word(plan.interface, kKernelInterfaceNames);
   json["vms"] = strings(plan.vms);
   json["verdict"] = word(plan.verdict, kVerdictNames);
   json["ioas"] = list(plan.ioas, ioas_json);
@@ -484,8 +485,8 @@ std::string read_fingerprint(Reader& reader, const Field& field) {
 }
 
 Plan read_plan_map(Reader& reader, const Node& root) {
-  static constexpr std::array<std::string_view, 17> keys = {
-      "apiVersion", "kind",       "host",        "vms",         "verdict",  "ioas",  "hwpts",   "kvm",  "resources",
+  static constexpr std::array<std::string_view, 18> keys = {
+      "apiVersion", "kind",       "host",        "backend",     "vms",      "verdict", "ioas",  "hwpts", "kvm", "resources",
       "optimality", "objectives", "preferences", "assumptions", "conflict", "fixes", "unknown", "steps"};
   const MapReader map(reader, root, "Plan", keys);
   const auto each = [&](std::string_view key, auto read) {
@@ -493,6 +494,9 @@ Plan read_plan_map(Reader& reader, const Node& root) {
   };
   Plan plan;
   plan.fingerprint = read_fingerprint(reader, map.required("host"));
+  if (const Field backend = map.optional("backend")) {
+    plan.interface = reader.enumeration<KernelInterface>(backend, kKernelInterfaceNames);
+  }
   plan.vms = read_strings(reader, map.required("vms"));
   plan.verdict = reader.enumeration<Verdict>(map.required("verdict"), kVerdictNames);
   plan.ioas = each("ioas", read_ioas);

@@ -79,12 +79,15 @@ class Suggestions {
           [](Request& r) { r.host.kernel.facts[KernelFact::allow_unsafe_interrupts] = 1; });
     }
     if (rule == "usable.direct-region") drop_direct_region(c.subjects.front());
-    if (rule == "usable.reserved-regions" || rule == "ioas.aperture" || rule == "ioas.alignment" ||
+    if (rule == "usable.reserved-regions" || rule == "type1.reserved-regions" || rule == "ioas.aperture" || rule == "ioas.alignment" ||
         rule == "ioas.access-alignment") {
       move_memory();
     }
     if (rule == "ioas.read-only") map_writable();
     if (rule.starts_with("policy.")) relax_rules(rule);
+    if (rule == "type1.first-fit") {
+      for (const char* broken : {"policy.separate", "policy.together", "policy.limit"}) relax_rules(broken);
+    }
     if (rule == "usable.pasid-width" || rule == "usable.pasid-attach") drop_need("needs.pasid");
   }
 
@@ -227,6 +230,9 @@ class FixSearch {
     reason.feasible = solved.verdict == Verdict::feasible;
     if (reason.feasible) return reason;
     reason.conflict = vm_conflict(request, reason.vm);
+    if (reason.conflict.empty() && solved.refusal) {
+      reason.conflict = {{solved.refusal->rule, solved.refusal->subjects, solved.refusal->because}};
+    }
     if (reason.conflict.empty()) reason.conflict = minimal_conflict(request, solved, law_, budget_, reason.vm);
     if (reason.conflict.empty()) {
       reason.vm = 0;

@@ -12,6 +12,7 @@
 #include "engine/law/quantity.h"
 #include "engine/law/rule.h"
 #include "engine/model/host.h"
+#include "engine/model/plan.h"
 
 namespace ioplan {
 
@@ -24,6 +25,9 @@ struct DomainPool {
 class Law {
  public:
   virtual ~Law() = default;
+
+  // Whose law this is: what it allows is carried out through this interface.
+  virtual KernelInterface interface() const { return KernelInterface::iommufd; }
 
   // Every rule, in the order in which refusals are reported.
   virtual std::span<const Rule* const> rules() const = 0;

@@ -19,7 +19,7 @@ constexpr std::array<std::string_view, static_cast<std::size_t>(DeviceQ::count)>
     "stage1_page_sizes", "stage1_coherent_walk", "stage1_sync_map", "stage2", "stage2_format", "stage2_levels",
     "stage2_bits", "stage2_aperture_start", "stage2_aperture_last", "stage2_page_sizes", "stage2_coherent_walk",
     "stage2_sync_map", "required_page", "required_dirty_tracking", "required_nest_parent", "required_pasid",
-    "required_cache_coherency"};
+    "required_cache_coherency", "type1_stage"};
 
 constexpr std::array<std::string_view, static_cast<std::size_t>(VmQ::count)> kVmNames = {
     "memory_first", "memory_last", "memory_alignment", "read_only_memory", "page_size", "needs_dirty_tracking",

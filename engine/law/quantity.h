@@ -94,6 +94,7 @@ enum class DeviceQ : std::uint8_t {
   required_nest_parent,
   required_pasid,
   required_cache_coherency,
+  type1_stage,  // under type1: the stage of the domain that it gets first; 0 under iommufd
   count
 };
 

@@ -30,6 +30,11 @@ enum HwptFlag : std::uint8_t { kDirtyTracking = 1, kNestParent = 2, kPasid = 4 }
 inline constexpr std::array<std::string_view, 3> kHwptFlagNames = {"dirty-tracking", "nest-parent", "pasid"};
 inline constexpr unsigned kHwptFlagSets = 8;
 
+// What carries a plan out: HWPTs of iommufd, each allocated for a chosen device, or domains of a VFIO type1 container,
+// which groups join in a chosen order (engine/solve/container.h).
+enum class KernelInterface : std::uint8_t { iommufd, type1 };
+inline constexpr std::array<std::string_view, 2> kKernelInterfaceNames = {"iommufd", "type1"};
+
 // One address space: what is mapped and what may not be.
 struct PlannedIoas {
   std::string id;  // "ioas0"
@@ -58,7 +63,7 @@ struct PlannedHwpt {
   Range aperture;
   std::uint64_t page_sizes = 0;  // bitmap
   bool enforce_cache_coherency = false;
-  bool automatic = false;  // made by attaching to the IOAS (smmuv2), not by HWPT_ALLOC
+  bool automatic = false;  // made by attaching to the IOAS (smmuv2, type1), not by HWPT_ALLOC
   std::uint64_t page_table_bytes = 0;
   std::vector<std::string> devices;  // host device ids, ascending
 
@@ -145,6 +150,7 @@ struct Step {
 };
 
 struct Plan {
+  KernelInterface interface = KernelInterface::iommufd;
   std::string fingerprint;  // of the host's facts
   std::vector<std::string> vms;
   Verdict verdict = Verdict::infeasible;

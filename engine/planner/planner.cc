@@ -102,6 +102,15 @@ class Planner {
   const PlanOptions& options_;
 };
 
+// The order in which devices join their containers.
+std::string joining_of(const Plan& p) {
+  std::string text = "joining";
+  for (const Step& s : p.steps) {
+    if (s.kind == StepKind::attach_ioas) text += " " + s.device;
+  }
+  return text;
+}
+
 // What a Plan fixes, part by part, in a few words each; the parts in the order in which a reader would compare.
 std::vector<std::string> parts_of(const Plan& p) {
   std::vector<std::string> parts = {std::string(kVerdictNames[static_cast<std::size_t>(p.verdict)]),
@@ -123,6 +132,7 @@ std::vector<std::string> parts_of(const Plan& p) {
     parts.push_back(std::move(text));
   }
   parts.push_back(fmt::format("preferences {}", fmt::join(p.preferences, " ")));
+  if (p.interface == KernelInterface::type1) parts.push_back(joining_of(p));
   return parts;
 }
 
@@ -256,6 +266,7 @@ void refuse_assumptions(Plan& plan) {
 
 Plan without_layout(const Plan& plan) {
   Plan bare;
+  bare.interface = plan.interface;
   bare.fingerprint = plan.fingerprint;
   bare.vms = plan.vms;
   bare.verdict = plan.verdict;
@@ -275,6 +286,7 @@ Plan make_plan(const Request& request, const Law& law, const PlanOptions& option
   Plan& plan = answer.plan;
   plan.unknown = unknown.unanswerable();
   if (plan.unknown.empty()) answer = planner.answer(unknown.completed());
+  plan.interface = law.interface();
   plan.fingerprint = fingerprint(request.host);
   plan.vms.clear();
   for (const VirtualMachine& vm : request.vms) plan.vms.push_back(vm.name);

@@ -202,7 +202,7 @@ class Builder {
       found.direct |= r.type == ReservedType::direct;
       msi += r.type == ReservedType::msi;
       software += r.type == ReservedType::sw_msi;
-      if (!assigned || r.type == ReservedType::direct_relaxable) continue;
+      if (!(assigned || whole_groups_) || r.type == ReservedType::direct_relaxable) continue;
       found.over_memory |= std::ranges::any_of(problem_.memory, [&](const auto& m) { return m.gpa.overlaps(r.range); });
     }
     found.mixed_msi = software > 1 || (software == 1 && msi != 0);
@@ -265,6 +265,7 @@ class Builder {
   const VirtualMachine& vm_;
   const Needs& needs_;
   const Law& law_;
+  const bool whole_groups_ = law_.interface() == KernelInterface::type1;  // regions of all members count
   Problem problem_;
   bool all_enforceable_ = true;
   std::vector<const SeparateRule*> separate_;

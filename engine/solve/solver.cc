@@ -7,6 +7,8 @@
 #include <span>
 #include <tuple>
 
+#include "engine/solve/container.h"
+
 namespace ioplan {
 
 namespace {
@@ -350,6 +352,41 @@ void solve_joint(const Request& request, Solved& solved, const Law& law, const C
   solved.pooled = std::move(joint);
 }
 
+constexpr std::uint64_t kPartitions = 30'000;  // looked at, of a VM whose cover no container reaches
+
+// Openers and an order of joining for every VM's HWPTs. What is proved of the cover stays proved where it is reached.
+void join_containers(const Request& request, Solved& solved, const RuleBook& rules, const Law& law) {
+  solved.joining.resize(solved.vms.size());
+  const auto* first = std::ranges::find_if(request.policy.objectives, [](Objective o) { return o != Objective::ioas; });
+  const bool least = *first == Objective::hwpts && solved.proved[static_cast<std::size_t>(Objective::hwpts)] && !solved.pooled;
+  for (std::size_t v = 0; v < solved.vms.size(); ++v) {
+    const ContainerPlanner planner(request, solved.vms[v], rules, law);
+    Joining joined = planner.join(solved.hwpts[v], least ? solved.hwpts[v].size() : 0, kPartitions);
+    if (joined.answer == Joinable::yes) {
+      solved.hwpts[v] = std::move(joined.container.hwpts);
+      solved.joining[v] = std::move(joined.container.joining);
+      if (!joined.as_covered) solved.proved.fill(false);
+      continue;
+    }
+    solved.verdict = joined.answer == Joinable::no ? Verdict::infeasible : Verdict::undecided;
+    solved.budget_exhausted = joined.answer == Joinable::unknown;
+    if (joined.answer == Joinable::no) solved.refusal = planner.no_order();
+    return;
+  }
+  if (pools_overdrawn(request, solved, law)) {
+    solved.verdict = Verdict::undecided;
+    solved.budget_exhausted = true;
+  }
+}
+
+void refuse_containers(const Request& request, Solved& solved, const RuleBook& rules, const Law& law) {
+  for (const VmModel& model : solved.vms) {
+    if (solved.verdict == Verdict::infeasible) return;
+    solved.refusal = ContainerPlanner(request, model, rules, law).refusal();
+    if (solved.refusal) solved.verdict = Verdict::infeasible;
+  }
+}
+
 }  // namespace
 
 Solved solve(const Request& request, const std::vector<Needs>& needs, const Law& law, const CoverBudget& budget) {
@@ -363,10 +400,13 @@ Solved solve(const Request& request, const std::vector<Needs>& needs, const Law&
     if (!request.vms[v].devices.empty()) solved.values[Objective::ioas] += 1;
   }
   solved.hwpts.resize(request.vms.size());
+  const bool in_containers = law.interface() == KernelInterface::type1;
+  if (in_containers) refuse_containers(request, solved, rules, law);
   if (solved.verdict == Verdict::infeasible) return solved;
   solve_apart(request, solved, budget);
   if (solved.verdict != Verdict::feasible) return solved;
   if (pools_overdrawn(request, solved, law)) solve_joint(request, solved, law, budget);
+  if (solved.verdict == Verdict::feasible && in_containers) join_containers(request, solved, rules, law);
   if (solved.verdict != Verdict::feasible) return solved;
   solved.values = solved.values + values_of(solved);
   std::ranges::sort(solved.witness);

@@ -43,6 +43,13 @@ struct TemplateRank {
   friend auto operator<=>(const TemplateRank&, const TemplateRank&) = default;
 };
 
+// What refuses a VM as a whole: rules of Phase::cover.
+struct VmRefusal {
+  std::string rule;
+  std::vector<std::string> subjects;
+  std::string because;
+};
+
 struct SolvedHwpt {
   std::vector<std::uint32_t> items;  // ascending
   std::uint32_t offer = 0;
@@ -62,14 +69,12 @@ struct Solved {
   ProofKind proof = ProofKind::none;
   std::vector<DeviceIndex> witness;
   std::optional<CoverInstance> pooled;  // the cover with domain-id pools, when those decided
+  // Under type1: by VM, groups in the order of joining (container.h); and why a container cannot hold a VM.
+  std::vector<std::vector<std::uint32_t>> joining;
+  std::optional<VmRefusal> refusal;
 };
 
-// What refuses a VM before any HWPT is thought of: rules of Phase::cover about the VM as a whole.
-struct VmRefusal {
-  std::string rule;
-  std::vector<std::string> subjects;
-  std::string because;
-};
+// What refuses a VM before any HWPT is thought of.
 std::optional<VmRefusal> refuse_vm(const Request& request, VmIndex vm);
 
 // Requires: every fact that matters is present. `needs` by VM, preferences decided.

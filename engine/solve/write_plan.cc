@@ -22,6 +22,7 @@ class PlanWriter {
 
   Plan write() {
     plan_.verdict = Verdict::feasible;
+    plan_.interface = law_.interface();
     for (const VirtualMachine& vm : request_.vms) plan_.vms.push_back(vm.name);
     plan_.steps.reserve(expected_steps());
     for (std::size_t v = 0; v < request_.vms.size(); ++v) {
@@ -38,6 +39,7 @@ class PlanWriter {
 
  private:
   const std::string& id_of(DeviceIndex d) const { return request_.host.device(d).id; }
+  bool in_containers() const { return law_.interface() == KernelInterface::type1; }
 
   // Every device is bound and attached; every VM has a few steps more.
   std::size_t expected_steps() const {
@@ -68,10 +70,15 @@ class PlanWriter {
     ioas.backing = model.problem.backing;
     const std::size_t first_hwpt = plan_.hwpts.size();
     for (const SolvedHwpt& hwpt : solved_.hwpts[v]) plan_.hwpts.push_back(write_hwpt(model, hwpt, ioas.id));
-    write_space(vm, ioas, std::span(plan_.hwpts).subspan(first_hwpt));
+    write_space(model, vm, ioas, std::span(plan_.hwpts).subspan(first_hwpt));
     note_noncoherent(vm, model);
     write_resources(model, std::span(plan_.hwpts).subspan(first_hwpt));
-    write_steps(vm, ioas, std::span(plan_.hwpts).subspan(first_hwpt));
+    if (in_containers()) {
+      write_joining(v, ioas);
+    } else {
+      write_steps(vm, ioas, std::span(plan_.hwpts).subspan(first_hwpt));
+    }
+    write_maps(ioas);
     plan_.ioas.push_back(std::move(ioas));
   }
 
@@ -92,7 +99,7 @@ class PlanWriter {
     hwpt.aperture = {q[HwptQ::aperture_start], q[HwptQ::aperture_last]};
     hwpt.page_sizes = q[HwptQ::page_sizes];
     hwpt.enforce_cache_coherency = q[HwptQ::enforce_cache_coherency] != 0;
-    hwpt.automatic = law_.automatic_only(hwpt.driver);
+    hwpt.automatic = in_containers() || law_.automatic_only(hwpt.driver);
     hwpt.page_table_bytes = offer.page_table_bytes;
     std::vector<DeviceIndex> devices;
     for (std::uint32_t i : solved.items) {
@@ -105,27 +112,69 @@ class PlanWriter {
   }
 
   // All addresses, less the reserved regions of attached devices and what lies outside an aperture.
-  void write_space(const VirtualMachine& vm, PlannedIoas& ioas, std::span<const PlannedHwpt> hwpts) const {
-    std::set<ReservedRegion> reserved;
-    std::set<UnitIndex> own;  // the driver's own regions are those of its unit
-    for (const AssignedDevice& assigned : vm.devices) {
-      if (!assigned.host) {
-        ioas.alignment = std::max(ioas.alignment, kernel_page());
-        continue;
-      }
-      const Device& device = request_.host.device(*assigned.host);
-      if (!device.reserved && !own.insert(*device.unit).second) continue;
-      for (const ReservedRegion& r : reserved_by(request_.host, *assigned.host, law_)) reserved.insert(r);
-    }
+  void write_space(const VmModel& model, const VirtualMachine& vm, PlannedIoas& ioas,
+                   std::span<const PlannedHwpt> hwpts) const {
+    const std::set<ReservedRegion> reserved = reserved_in(vm);
     RangeSet usable{{0, ~std::uint64_t{0}}};
     for (const ReservedRegion& r : reserved) usable.subtract(r.range);
-    for (const PlannedHwpt& h : hwpts) {
-      if (h.aperture.start > 0) usable.subtract({0, h.aperture.start - 1});
-      if (h.aperture.last < ~std::uint64_t{0}) usable.subtract({h.aperture.last + 1, ~std::uint64_t{0}});
-      ioas.alignment = std::max(ioas.alignment, h.page_sizes & (~h.page_sizes + 1));
+    for (const PlannedHwpt& h : hwpts) keep_within(usable, h.aperture);
+    if (in_containers()) {  // every group's own domain cuts the container, also where it is left for another
+      for (const DeviceClass& c : model.problem.classes) {
+        const HwptQuantities own = law_.allocate(c.quantities, 0);
+        keep_within(usable, {own[HwptQ::aperture_start], own[HwptQ::aperture_last]});
+      }
     }
+    ioas.alignment = alignment_of(vm, hwpts);
     ioas.ranges.assign(usable.ranges().begin(), usable.ranges().end());
     ioas.reserved = merged_by_type(reserved);
+  }
+
+  static void keep_within(RangeSet& usable, const Range& aperture) {
+    if (aperture.start > 0) usable.subtract({0, aperture.start - 1});
+    if (aperture.last < ~std::uint64_t{0}) usable.subtract({aperture.last + 1, ~std::uint64_t{0}});
+  }
+
+  // The regions of attached devices; a container leaves out those of all devices of its groups.
+  std::set<ReservedRegion> reserved_in(const VirtualMachine& vm) const {
+    std::set<ReservedRegion> reserved;
+    std::set<UnitIndex> own;  // the driver's own regions are those of its unit
+    for (DeviceIndex d : devices_in(vm)) {
+      const Device& device = request_.host.device(d);
+      if (!device.reserved && !own.insert(*device.unit).second) continue;
+      for (const ReservedRegion& r : reserved_by(request_.host, d, law_)) reserved.insert(r);
+    }
+    return reserved;
+  }
+
+  std::vector<DeviceIndex> devices_in(const VirtualMachine& vm) const {
+    std::vector<DeviceIndex> devices;
+    std::set<std::uint32_t> groups;
+    for (const AssignedDevice& assigned : vm.devices) {
+      if (!assigned.host) continue;
+      devices.push_back(*assigned.host);
+      groups.insert(request_.host.device(*assigned.host).group.value());
+    }
+    if (!in_containers()) return devices;
+    devices.clear();
+    for (std::size_t i = 0; i < request_.host.devices.size(); ++i) {
+      const auto& group = request_.host.devices[i].group;
+      if (group && groups.contains(*group)) devices.emplace_back(i);
+    }
+    return devices;
+  }
+
+  // iommufd: the largest of what is asked. type1: the smallest page that all domains have, and the kernel's at least.
+  std::uint64_t alignment_of(const VirtualMachine& vm, std::span<const PlannedHwpt> hwpts) const {
+    const auto lowest = [](std::uint64_t pages) { return pages & (~pages + 1); };
+    if (in_containers()) {
+      std::uint64_t common = ~std::uint64_t{0};
+      for (const PlannedHwpt& h : hwpts) common &= h.page_sizes;
+      return std::max(kernel_page(), lowest(common));
+    }
+    const bool mediated = std::ranges::any_of(vm.devices, [](const AssignedDevice& a) { return !a.host; });
+    std::uint64_t alignment = mediated ? kernel_page() : 1;
+    for (const PlannedHwpt& h : hwpts) alignment = std::max(alignment, lowest(h.page_sizes));
+    return alignment;
   }
 
   static std::vector<ReservedRegion> merged_by_type(const std::set<ReservedRegion>& regions) {
@@ -159,11 +208,30 @@ class PlanWriter {
     for (const PlannedHwpt& h : hwpts) plan_.resources.page_table_bytes += h.page_table_bytes;
   }
 
+  Step& step(StepKind kind) {
+    plan_.steps.emplace_back().kind = kind;
+    return plan_.steps.back();
+  }
+
+  // A container, and the groups' devices in the order of joining.
+  void write_joining(std::size_t v, const PlannedIoas& ioas) {
+    const VmModel& model = solved_.vms[v];
+    step(StepKind::ioas_alloc).ioas = ioas.id;
+    std::map<std::string_view, std::string_view> home;
+    for (const PlannedHwpt& h : plan_.hwpts) {
+      for (const std::string& device : h.devices) home[device] = h.id;
+    }
+    for (std::uint32_t g : solved_.joining[v]) {
+      for (DeviceIndex d : model.problem.groups[g].assigned) {
+        Step& attach = step(StepKind::attach_ioas);
+        attach.device = id_of(d);
+        attach.ioas = ioas.id;
+        attach.hwpt = home.at(attach.device);
+      }
+    }
+  }
+
   void write_steps(const VirtualMachine& vm, const PlannedIoas& ioas, std::span<const PlannedHwpt> hwpts) {
-    const auto step = [&](StepKind kind) -> Step& {
-      plan_.steps.emplace_back().kind = kind;
-      return plan_.steps.back();
-    };
     step(StepKind::ioas_alloc).ioas = ioas.id;
     for (const AssignedDevice& assigned : vm.devices) {
       step(StepKind::bind).device = assigned.host ? id_of(*assigned.host) : assigned.mdev;
@@ -193,6 +261,9 @@ class PlanWriter {
       attach.device = assigned.mdev;
       attach.ioas = ioas.id;
     }
+  }
+
+  void write_maps(const PlannedIoas& ioas) {
     for (const MemoryRange& m : ioas.memory) {
       Step& map = step(StepKind::map);
       map.ioas = ioas.id;

@@ -52,7 +52,7 @@ edu=edu,dma_mask=0xffffffffffffffff
 devices="-device e1000e,addr=3 -device $edu,addr=4 -device virtio-rng-pci,addr=5,iommu_platform=on,disable-legacy=on \
 -device e1000,addr=6.0,multifunction=on -device e1000,addr=6.1 -net none"
 behind_bridge="-device pcie-pci-bridge,id=bridge,addr=7 -device e1000,bus=bridge,addr=1 -device $edu,bus=bridge,addr=2"
-everywhere=differential,plans,edu_dma
+everywhere=differential,plans,type1_plans,edu_dma
 
 # name | file system | QEMU's IOMMU | devices | kernel command line | cases; `!case`: the guest must not live to judge it
 configurations() {
@@ -68,9 +68,9 @@ configurations() {
       done
     done
   done
-  echo "amd|bare|-device amd-iommu,intremap=on|$devices $behind_bridge|iommufd.allow_unsafe_interrupts=1 ioplan.devices=9|$everywhere"
+  echo "amd|bare|-device amd-iommu,intremap=on|$devices $behind_bridge|iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1 ioplan.devices=9|$everywhere"
   # With a PCI bridge in the machine Linux makes no groups behind virtio-iommu at all.
-  echo "virtio|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 iommufd.allow_unsafe_interrupts=1 ioplan.isolated_msi=0|$everywhere"
+  echo "virtio|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1 ioplan.isolated_msi=0|$everywhere"
   echo "virtio-without-isolated-msi|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 ioplan.isolated_msi=0|isolated_msi"
   echo "selftest|full||-net none|ioplan.devices=0|selftest"
   # The program itself, as root and as a user.

@@ -7,6 +7,7 @@
 // program does (a replace, a double close, a bad munmap) is noted in `violations`.
 #pragma once
 
+#include <cerrno>
 #include <map>
 #include <memory>
 #include <optional>
@@ -92,6 +93,7 @@ class FakeSystem final : public iommufd::System {
   void close(int fd) override;
   iommufd::Reply<void> ioctl(int fd, unsigned long request, void* argument) override;
   iommufd::Reply<iommufd::FileIdentity> identify(int fd) override;
+  iommufd::Reply<int> ask(int, unsigned long, std::uintptr_t) override { return iommufd::fails_with(ENOTTY); }
   iommufd::Reply<int> memfd_create(const std::string& name, std::uint64_t page_bytes) override;
   iommufd::Reply<void> ftruncate(int fd, std::uint64_t bytes) override;
   iommufd::Reply<std::uint64_t> mmap(int fd, std::uint64_t offset, std::uint64_t bytes) override;

@@ -8,6 +8,7 @@ std::span<const Case> all_cases() {
   static constexpr std::array kCases = {
       Case{"differential", differential},
       Case{"plans", plans},
+      Case{"type1_plans", type1_plans},
       Case{"edu_dma", edu_dma},
       Case{"selftest", selftest},
       Case{"isolated_msi", isolated_msi},

@@ -1,0 +1,70 @@
+// type1 plans carried out on a simulated machine: the executor's seam (engine/apply/backend.h) over type1 containers.
+//
+// A container a VM; groups join in the plan's order. What Linux keeps to itself is observed here: which domains the
+// container has made, of what shape, and what their tables take. Guest memory is allocated as SimBackend does it, and
+// seen by the container at its user addresses.
+//
+// Owns its containers: destroying the backend closes them. The machine must outlive it. Not thread-safe. Held by
+// tests/type1_plan_test.cc.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "backends/sim/machine.h"
+#include "backends/sim/physical_memory.h"
+#include "backends/sim/type1.h"
+#include "engine/apply/backend.h"
+
+namespace ioplan::sim {
+
+class SimType1Backend final : public Backend {
+ public:
+  explicit SimType1Backend(Machine& machine) : machine_(machine) {}
+  ~SimType1Backend() override;
+
+  std::string_view name() const override { return "sim"; }
+  KernelInterface interface() const override { return KernelInterface::type1; }
+  Result<void> admit(const Plan& plan) override;
+  Result<std::unique_ptr<Action>> prepare(const Plan& plan, const Step& step) override;
+  Result<Observation> observe() override;
+
+ private:
+  class SimAction;
+
+  struct Attached {
+    std::string ioas, hwpt;
+    std::uint32_t group = 0;
+  };
+  struct Space {
+    std::unique_ptr<Type1Container> container;
+    bool started = false;  // VFIO_SET_IOMMU wants a first group
+  };
+  struct GuestMemory {
+    Memory memory;
+    std::uint64_t first = 0;  // the guest address of its first byte
+    unsigned pieces = 0;      // mapped
+  };
+  using Place = std::pair<std::string, Range>;  // IOAS and memory range
+
+  Result<void> attach(const Step& step, std::uint32_t group);
+  Result<void> join(Space& space, std::uint32_t group);
+  Result<void> detach(const std::string& device);
+  Result<std::unique_ptr<Action>> prepare_map(const Plan& plan, const Step& step);
+  Result<void> map(const Step& step, const Place& place, std::uint64_t backing);
+  Result<void> unmap(const Step& step, const Place& place);
+  void release(const Place& place);
+  bool in_use(std::uint32_t group) const;
+  ObservedHwpt observe_domain(const std::string& ioas, const Space& space, const Type1Domain& domain) const;
+
+  Machine& machine_;
+  std::map<std::string, Space, std::less<>> spaces_;      // by IOAS
+  std::map<std::string, Attached, std::less<>> attached_;  // by device
+  std::map<Place, GuestMemory> memory_;
+};
+
+}  // namespace ioplan::sim
