@@ -307,19 +307,20 @@ std::unique_ptr<Backend> simulated_backend(sim::Machine& machine, KernelInterfac
   return std::make_unique<sim::SimBackend>(machine);
 }
 
+Outcome carried_out(const ApplyArguments& arguments, const Plan& plan, const Host& host, Backend& backend) {
+  const ApplyReport report = arguments.dry_run ? dry_run(plan, host, backend) : apply_with_progress(plan, host, backend);
+  return told({plan, host, backend.name(), report, arguments.dry_run}, arguments.format);
+}
+
 Outcome simulate(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
   auto machine = sim::Machine::create(host, kernel_law());
   if (!machine) return bad_input(machine.error());
-  const std::unique_ptr<Backend> simulated = simulated_backend(**machine, plan.interface);
-  Backend& backend = *simulated;
-  if (arguments.dry_run)
-    return told({plan, host, backend.name(), dry_run(plan, host, backend), true}, arguments.format);
-  (*machine)->fail_nth(arguments.fail_nth);
-  Outcome outcome =
-      told({plan, host, backend.name(), apply_with_progress(plan, host, backend), false}, arguments.format);
-  if (arguments.fail_nth != 0 && !(*machine)->injected()) {
-    outcome.err +=
-        fmt::format("warning: fewer than {} operations that can fail were needed; none failed\n", arguments.fail_nth);
+  const std::unique_ptr<Backend> backend = simulated_backend(**machine, plan.interface);
+  const std::uint64_t nth = arguments.dry_run ? 0 : arguments.fail_nth;
+  (*machine)->fail_nth(nth);
+  Outcome outcome = carried_out(arguments, plan, host, *backend);
+  if (nth != 0 && !(*machine)->injected()) {
+    outcome.err += fmt::format("warning: fewer than {} operations that can fail were needed; none failed\n", nth);
   }
   return outcome;
 }
@@ -369,11 +370,6 @@ Result<iommufd::IommufdOptions> options_of(const ApplyArguments& arguments, cons
       return failure(fmt::format("`{}` is passed twice", passed->first));
   }
   return options;
-}
-
-Outcome carried_out(const ApplyArguments& arguments, const Plan& plan, const Host& host, Backend& backend) {
-  const ApplyReport report = arguments.dry_run ? dry_run(plan, host, backend) : apply_with_progress(plan, host, backend);
-  return told({plan, host, backend.name(), report, arguments.dry_run}, arguments.format);
 }
 
 Outcome held(const ApplyArguments& arguments, Outcome outcome) {
