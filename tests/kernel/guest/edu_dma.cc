@@ -134,7 +134,7 @@ class Trial {
     char page[32];
     std::snprintf(page, sizeof page, "%" PRIx64, iova & ~std::uint64_t{0xfff});
     std::string line;
-    for (unsigned tries = 0; tries < 3 && line.empty(); ++tries) {
+    for (unsigned tries = 0; tries < 6 && line.empty(); ++tries) {
       KernelLog log;
       transfer();
       line = log.wait_for("ault", page);

@@ -358,15 +358,16 @@ class KernelSubject final : public Subject {
     return valued(e, pages);
   }
 
-  // The engine's buffer holds zeros: it has read nothing yet.
+  // What the engine's buffer holds is not known, but it is not this mark all over.
   Reply dma_write(unsigned device, std::uint64_t offset, std::uint64_t iova) override {
     constexpr u64 kBytes = 64;
+    constexpr unsigned char kMark = 0xa5;
     auto edu = Edu::open(devices_[device].fd);
     if (!edu) return {ENODEV};
     auto* at = reinterpret_cast<unsigned char*>(buffer_.memory + offset);  // NOLINT
-    std::memset(at, 0xa5, kBytes);
+    std::memset(at, kMark, kBytes);
     if (!edu->write_memory(iova, kBytes)) return {ETIME};
-    const bool arrived = std::all_of(at, at + kBytes, [](unsigned char byte) { return byte == 0; });
+    const bool arrived = std::any_of(at, at + kBytes, [](unsigned char byte) { return byte != kMark; });
     return {arrived ? 0 : EFAULT};
   }
 
