@@ -594,7 +594,7 @@ int FakeSystem::map(Context& c, std::uint32_t id, const Map& map) {
   if (map.iova % alignment != 0 || map.length % alignment != 0 || !c.usable(id).contains(range)) return EINVAL;
   if (std::ranges::any_of(ioas->areas, [&](const Area& a) { return a.range.overlaps(range); })) return EEXIST;
   const bool writeable = (map.flags & uapi::IOMMU_IOAS_MAP_WRITEABLE) != 0;
-  if (!cap_ipc_lock && pinned() + map.length > memlock) return ENOMEM;
+  if (!cap_ipc_lock && memlock != kAll && pinned() + map.length > memlock) return ENOMEM;
   ioas->areas.push_back({range, std::make_shared<const Pages>(Pages{map.length, writeable}), writeable});
   maps.push_back(map);
   return 0;
