@@ -409,10 +409,14 @@ void expect_refused(const Request& request, const std::vector<std::string>& rule
 }
 
 TEST(Type1Plan, WhatOnlyIommufdHasIsRefusedByName) {
-  for (const auto& [need, rule] : {std::pair{"dirty_tracking", "needs.dirty-tracking"},
-                                   std::pair{"nest_parent", "needs.nest-parent"}}) {
-    expect_refused(three(fmt::format("needs: {{{}: required}}", need)), {rule, "type1.alloc-flags"});
-  }
+  expect_refused(request_of(host_of(kUnits, kDevices) + R"(apiVersion: ioplan/v1
+kind: VirtualMachine
+name: vm
+memory: {ranges: [{gpa: [0x0, 0x3fffffff]}]}
+devices: [{host: "0000:01:00.0"}]
+needs: {dirty_tracking: required}
+)"),
+                 {"needs.dirty-tracking", "type1.alloc-flags"});
   const std::string mdev = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001";
   expect_refused(request_of(host_of(kUnits, kDevices) + fmt::format(R"(apiVersion: ioplan/v1
 kind: VirtualMachine
