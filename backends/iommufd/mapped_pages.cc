@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace ioplan::iommufd {
 
 namespace {
@@ -16,9 +18,18 @@ bool overlap(const FileStretch& a, const FileStretch& b) {
 
 void MappedPages::add(const std::string& ioas, std::uint64_t iova, const FileStretch& stretch, Access pinned) {
   pieces_[{ioas, iova}] = {stretch, pinned};
+  by_file_.emplace(std::pair(stretch.file, stretch.offset), Where(ioas, iova));
+  longest_ = std::max(longest_, stretch.bytes);
 }
 
-void MappedPages::remove(const std::string& ioas, std::uint64_t iova) { pieces_.erase({ioas, iova}); }
+void MappedPages::remove(const std::string& ioas, std::uint64_t iova) {
+  const auto piece = pieces_.find({ioas, iova});
+  const FileStretch& stretch = piece->second.stretch;
+  auto [at, last] = by_file_.equal_range({stretch.file, stretch.offset});
+  while (at->second != piece->first) ++at;
+  by_file_.erase(at);
+  pieces_.erase(piece);
+}
 
 RangeSet MappedPages::mapped(const std::string& ioas) const {
   RangeSet ranges;
@@ -56,7 +67,10 @@ tl::expected<MappedPages::Source, std::string> MappedPages::source(Pieces::const
 
 tl::expected<MappedPages::Source, std::string> MappedPages::find(const FileStretch& stretch, Access access) const {
   std::string why;
-  for (auto piece = pieces_.begin(); piece != pieces_.end(); ++piece) {
+  const std::uint64_t reach = std::min(stretch.offset, longest_);  // no piece that begins before overlaps
+  for (auto at = by_file_.lower_bound({stretch.file, stretch.offset - reach}); at != by_file_.end(); ++at) {
+    if (at->first >= std::pair(stretch.file, end(stretch))) break;
+    const auto piece = pieces_.find(at->second);
     if (!overlap(piece->second.stretch, stretch)) continue;
     auto found = source(piece, stretch, access);
     if (found) return found;

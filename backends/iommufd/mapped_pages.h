@@ -35,7 +35,7 @@ class MappedPages {
 
   // `pinned`: how the pages are, which a copy has from its source.
   void add(const std::string& ioas, std::uint64_t iova, const FileStretch& stretch, Access pinned);
-  void remove(const std::string& ioas, std::uint64_t iova);
+  void remove(const std::string& ioas, std::uint64_t iova);  // requires: it was added
 
   RangeSet mapped(const std::string& ioas) const;
   // Where all of it is mapped, pinned well enough. Where nothing is: the reason why it must be pinned once more, or an
@@ -55,6 +55,8 @@ class MappedPages {
   Pieces::const_iterator next(Pieces::const_iterator piece) const;
 
   Pieces pieces_;
+  std::multimap<std::pair<vfio::FileIdentity, std::uint64_t>, Where> by_file_;  // and offset
+  std::uint64_t longest_ = 0;                                                   // piece so far, in bytes
 };
 
 }  // namespace ioplan::iommufd

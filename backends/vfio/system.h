@@ -7,6 +7,7 @@
 // tests/iommufd_backend_test.cc.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -32,7 +33,7 @@ struct FileIdentity {
   std::uint64_t device = 0, inode = 0;
   std::uint64_t node = 0;
 
-  friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
+  friend auto operator<=>(const FileIdentity&, const FileIdentity&) = default;
 };
 
 class System {
