@@ -1,5 +1,5 @@
 // The whole command on a host of 4096 functions: `ioplan plan` from YAML and from JSON, to text and to JSON, judge
-// included. Wall time, CPU time and peak resident memory of the child (wait4); on a busy machine wall time is an upper
+// included; and `ioplan scan` of a copy of a machine with 2000 functions behind 64 units, and of its capture. Wall time, CPU time and peak resident memory of the child (wait4); on a busy machine wall time is an upper
 // bound. `version` is the floor: start and end of the process. Before timing the output is looked at, and the dynamic
 // linker is asked which Z3 functions were bound: none may be, because Z3 is only for those who ask for it.
 //
@@ -20,6 +20,7 @@
 
 #include "bench/samples.h"
 #include "bench/synthetic_host.h"
+#include "tests/support/machine_tree.h"
 
 namespace ioplan::bench {
 namespace {
@@ -36,6 +37,9 @@ class Scratch {
     const Request request = synthetic_request({});
     std::ofstream(file("host.yaml")) << to_yaml(request);
     std::ofstream(file("host.json")) << to_json(request);
+    const intake::Entries machine = machine_tree::make({.driver = Driver::intel, .units = 64, .functions = 2000}).files;
+    machine_tree::write(machine, file("machine"));
+    std::ofstream(file("machine.tar"), std::ios::binary) << intake::write_archive(machine).value();
   }
   ~Scratch() { fs::remove_all(path_); }
   Scratch(const Scratch&) = delete;
@@ -142,6 +146,9 @@ void register_all(const Scratch& scratch) {
     const std::string host = scratch.file(std::string("host.") + input);
     add(std::string("command/plan/") + input + "/text", {"plan", host}, "hwpt0");
     add(std::string("command/plan/") + input + "/json", {"plan", host, "-o", "json"}, "\"verdict\": \"feasible\"");
+  }
+  for (const char* input : {"machine", "machine.tar"}) {
+    add(std::string("command/scan/") + input, {"scan", "--root", scratch.file(input)}, "dmar63");
   }
 }
 

@@ -22,6 +22,25 @@ void add_format(CLI::App& command, Format& format) {
       ->type_name("FORMAT");
 }
 
+// A format, or a file to write whose ending says the format.
+HostOutput host_output(const std::string& word) {
+  if (const auto format = kFormats.find(word); format != kFormats.end()) return {format->second, {}};
+  return {word.ends_with(".json") ? Format::json : word.ends_with(".txt") ? Format::text : Format::yaml, word};
+}
+
+void add_host_output(CLI::App& command, std::optional<HostOutput>& output) {
+  command
+      .add_option_function<std::string>("-o,--output", [&output](const std::string& word) { output = host_output(word); },
+                                        "yaml, json or text on stdout; or a file: .yaml, .json or .txt")
+      ->check([](const std::string& word) {
+        const bool known = kFormats.contains(word) || word.ends_with(".yaml") || word.ends_with(".yml") ||
+                           word.ends_with(".json") || word.ends_with(".txt");
+        return known ? std::string() : "`" + word + "` is no format and ends in none of .yaml, .json, .txt";
+      })
+      ->default_str("yaml")
+      ->type_name("FORMAT|FILE");
+}
+
 // CLI11's words in the style of our own errors.
 std::string usage_error(std::string message, const std::string& command) {
   if (message.size() > 1 && std::isupper(static_cast<unsigned char>(message[1])) == 0) {  // but `FILE is required`
@@ -46,6 +65,9 @@ class Commands {
     add_apply();
     add_explain();
     add_rules();
+    add_scan();
+    add_import();
+    add_host();
   }
 
   Outcome run(std::vector<std::string> arguments) {
@@ -162,12 +184,59 @@ class Commands {
     command->callback([this] { action_ = [this] { return rules_command(rules_); }; });
   }
 
+  void add_scan() {
+    CLI::App* command = app_.add_subcommand("scan", "a Host document from what a machine's kernel shows in /sys and /proc");
+    command->add_option("--root", scan_.root, "another machine's files: a directory with its sys and proc, or a capture")
+        ->default_str("/")
+        ->type_name("DIR|FILE.tar");
+    command->add_option("--capture", scan_.capture, "keep the files that were read, and no others, in a tar archive")
+        ->type_name("FILE.tar");
+    command->add_flag("--names", scan_.names, "read the machine's own name too; a capture holds no other");
+    command->add_flag("--iommufd", scan_.iommufd, "ask /dev/iommu for registers too, by way of devices that vfio-pci has (root)");
+    add_host_output(*command, scan_.output);
+    command->footer("Example:\n  ioplan scan -o host.yaml\n  ioplan scan --capture machine.tar\n"
+                    "  ioplan scan --root machine.tar -o json");
+    command->callback([this] { action_ = [this] { return scan_command(scan_); }; });
+  }
+
+  void add_import() {
+    CLI::App* command = app_.add_subcommand("import", "a Host document from what people paste into bug reports; every option may be repeated, `-` is stdin");
+    const auto text = [&](const char* option, std::vector<std::string>& files, const char* what) {
+      command->add_option(option, files, what)->type_name("FILE")->allow_extra_args(false);
+    };
+    text("--dmesg", import_.dmesg, "a boot log: dmesg, journalctl -k, syslog");
+    text("--lspci", import_.lspci, "lspci -nn, -nnk, -vv, -vmm or -t");
+    text("--groups", import_.groups, "IOMMU groups as a script, find, ls or tree lists them");
+    text("--reserved", import_.reserved, "grep . /sys/kernel/iommu_groups/*/reserved_regions");
+    text("--libvirt-nodedev", import_.libvirt_nodedev, "virsh nodedev-dumpxml, one device or many");
+    add_host_output(*command, import_output_);
+    command->footer("Example:\n  ioplan import --dmesg dmesg.txt --groups groups.txt -o host.yaml\n"
+                    "  ssh host dmesg | ioplan import --dmesg - -o text");
+    command->callback([this] {
+      import_.output = import_output_.value_or(HostOutput{});
+      action_ = [this] { return import_command(import_); };
+    });
+  }
+
+  void add_host() {
+    CLI::App* command = app_.add_subcommand("host", "a host explained: units side by side, groups, what cannot be used; or two compared");
+    command->add_option("FILE", host_.files, "a Host document or a capture; a second one to compare with")->required()->expected(1, 2);
+    add_format(*command, host_.format);
+    command->footer("Example:\n  ioplan host examples/three-drhd/host.yaml\n  ioplan host before.yaml after.tar\n"
+                    "Two hosts: exit 0 when they are the same, 1 when they differ.");
+    command->callback([this] { action_ = [this] { return host_command(host_); }; });
+  }
+
   CLI::App app_;
   PlanArguments plan_;
   CheckArguments check_;
   ApplyArguments apply_;
   ExplainArguments explain_;
   RulesArguments rules_;
+  ScanArguments scan_;
+  ImportArguments import_;
+  std::optional<HostOutput> import_output_;
+  HostArguments host_;
   std::string solver_ = "cover";
   std::vector<std::string> words_;
   std::function<Outcome()> action_;

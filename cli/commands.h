@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cli/app.h"
+#include "cli/host_output.h"
 #include "engine/base/error.h"
 #include "engine/model/plan.h"
 
@@ -57,5 +58,26 @@ struct RulesArguments {
   Format format = Format::text;
 };
 Outcome rules_command(const RulesArguments& arguments);
+
+struct ScanArguments {
+  std::string root = "/";            // a directory, or a capture
+  std::string capture;               // where to keep what was read; empty: nowhere
+  bool names = false;                // the machine's own name too
+  bool iommufd = false;              // ask the kernel for what sysfs does not show
+  std::optional<HostOutput> output;  // absent: YAML on stdout, nothing with a capture
+};
+Outcome scan_command(const ScanArguments& arguments);
+
+struct ImportArguments {
+  std::vector<std::string> dmesg, lspci, groups, reserved, libvirt_nodedev;  // files; `-`: standard input
+  HostOutput output;
+};
+Outcome import_command(const ImportArguments& arguments);
+
+struct HostArguments {
+  std::vector<std::string> files;  // one to show, two to compare: Host documents or captures
+  Format format = Format::text;
+};
+Outcome host_command(const HostArguments& arguments);
 
 }  // namespace ioplan::cli

@@ -564,7 +564,12 @@ TEST(Judge, StandsAnyPlanThatCanBeRead) {
 TEST(Judge, EveryObligationAloneRejectsSomething) {
   if (Doubt::tally().rejected(obligation::steps) == 0) GTEST_SKIP() << "the tests that doubt were not run";
   Doubt::tally().print();
-  for (const Obligation& o : kObligations) EXPECT_GT(Doubt::tally().alone(o.name), 0) << o.name;
+  // Plans for type1 are doubted in type1_plan_test.
+  const std::set<std::string_view> elsewhere = {obligation::interface, obligation::joining};
+  for (const Obligation& o : kObligations) {
+    if (elsewhere.contains(o.name)) continue;
+    EXPECT_GT(Doubt::tally().alone(o.name), 0) << o.name;
+  }
 }
 
 }  // namespace

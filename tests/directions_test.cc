@@ -72,9 +72,10 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"backends/vfio", {"engine/base", "engine/model"}},
       {"backends/iommufd", {"engine/base", "engine/model", "engine/apply", "backends/vfio"}},
       {"backends/type1", {"engine/base", "engine/model", "engine/apply", "backends/vfio"}},
+      {"backends/intake", {"engine/base", "engine/model", "backends/vfio", "backends/iommufd"}},
       {"cli",
        {"engine/base", "engine/law", "engine/model", "engine/document", "engine/solve", "engine/check",
-        "engine/explain", "engine/planner", "engine/apply", "constraints", "backends/sim", "backends/vfio", "backends/iommufd", "backends/type1"}},
+        "engine/explain", "engine/planner", "engine/apply", "constraints", "backends/sim", "backends/vfio", "backends/iommufd", "backends/type1", "backends/intake"}},
   };
   return kAllowed;
 }
@@ -110,15 +111,17 @@ const std::vector<Library>& libraries() {
       {"z3", {"engine/solve", "constraints"}, false},
       {"cadical", {"engine/solve"}, true},
       {"yaml-cpp/", {"engine/document"}, false},
+      {"nlohmann/json_fwd.hpp", {"engine/document"}, true},
       {"nlohmann/", {"engine/document", "cli"}, false},
       {"boost/graph/", {"engine/solve"}, false},
       {"boost/dynamic_bitset.hpp", {"engine/solve", "engine/explain", "engine/check"}, true},
       {"boost/uuid/", {"engine/model"}, false},
       {"fmt/",
        {"engine/base", "engine/model", "engine/document", "engine/solve", "engine/explain", "engine/planner",
-        "engine/check", "engine/apply", "backends/sim", "backends/vfio", "backends/iommufd", "backends/type1", "cli"},
+        "engine/check", "engine/apply", "backends/sim", "backends/vfio", "backends/iommufd", "backends/type1", "backends/intake", "cli"},
        true},
       {"tl/expected.hpp", {"engine/base", "backends/sim"}, true},
+      {"pugixml.hpp", {"backends/intake"}, false},
       {"CLI/", {"cli"}, false},
   };
   return kLibraries;

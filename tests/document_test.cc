@@ -384,7 +384,7 @@ TEST(BadYaml, SyntaxErrorsHaveAPlace) {
   EXPECT_EQ(error_of("? [a, b]\n: c\n"), "t:1:3: error: a key must be a name, not a list or map");
   EXPECT_EQ(error_of(with(kHost, "name: three-drhd", "<<: {name: x}")),
             "t:3:1: error: unknown key `<<` in `Host`\n"
-            "help: accepted: `apiVersion`, `kind`, `name`, `kernel`, `iommus`, `devices`");
+            "help: accepted: `apiVersion`, `kind`, `name`, `kernel`, `iommus`, `devices`, `sources`, `unknown`");
 }
 
 TEST(BadJson, SyntaxErrorsHaveAPlace) {
@@ -482,13 +482,13 @@ TEST(BadHost, Keys) {
   EXPECT_EQ(host_error("numa: 0", "group: 13"), "t:18:5: error: duplicate key `group`; the first is at t:13:5");
   EXPECT_EQ(host_error("efr2: 0x0", "zzzzzz: 1"),
             "t:7:55: error: unknown key `zzzzzz` in `iommus`\n"
-            "help: accepted: `id`, `driver`, `efr`, `efr2`, `va_size`, `domains_used`");
+            "help: accepted: `id`, `driver`, `address`, `version`, `efr`, `efr2`, `va_size`, `domains_used`");
   EXPECT_EQ(host_error("cap: 0xd2008c40660462", "efr: 0x0"),
             "t:6:32: error: `efr` says nothing about a unit of driver `intel`\n"
-            "help: accepted: `id`, `driver`, `cap`, `ecap`, `rwbf_quirk`, `domains_used`");
+            "help: accepted: `id`, `driver`, `address`, `version`, `cap`, `ecap`, `rwbf_quirk`, `domains_used`");
   EXPECT_EQ(host_error("cap: 0xd2008c40660462", "dma_range: [0, 1]"),
             "t:6:32: error: `dma_range` says nothing about a unit of driver `intel`\n"
-            "help: accepted: `id`, `driver`, `cap`, `ecap`, `rwbf_quirk`, `domains_used`");
+            "help: accepted: `id`, `driver`, `address`, `version`, `cap`, `ecap`, `rwbf_quirk`, `domains_used`");
   EXPECT_EQ(host_error("coherent: true", "idr0: 1"),
             "t:8:86: error: unknown key `idr0` in `iommus`\nhelp: write it as a part of `idr`");
   EXPECT_EQ(host_error("id: dmar0, ", ""), "t:6:5: error: `iommus` has no `id`");
@@ -1050,7 +1050,7 @@ TEST(BadPlan, IsExplained) {
   EXPECT_EQ(plan_error("verdict: feasible\n", ""), "p:1:1: error: `Plan` has no `verdict`");
   EXPECT_EQ(plan_error("verdict: feasible", "verdict: feasible\nextra: 1"),
             "p:7:1: error: unknown key `extra` in `Plan`\n"
-            "help: accepted: `apiVersion`, `kind`, `host`, `vms`, `verdict`, `ioas`, `hwpts`, `kvm`, `resources`, "
+            "help: accepted: `apiVersion`, `kind`, `host`, `backend`, `vms`, `verdict`, `ioas`, `hwpts`, `kvm`, `resources`, "
             "`optimality`, `objectives`, `preferences`, `assumptions`, `conflict`, `fixes`, `unknown`, `steps`");
   EXPECT_EQ(plan_error("do: bind\n    device:", "do: bind\n    hwpt:"), "p:99:5: error: `steps` has no `device`");
   EXPECT_EQ(plan_error("proof: smt", "proof: none"), "p:64:3: error: `smt2` is there exactly when `proof` is `smt`");

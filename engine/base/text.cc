@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::array<std::string_view, 7> kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
 
+bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
+
 bool all_digits(std::string_view s, int base) {
   return !s.empty() && std::ranges::all_of(s, [&](unsigned char c) {
     return base == 16 ? std::isxdigit(c) != 0 : std::isdigit(c) != 0;
@@ -150,6 +152,56 @@ bool is_uuid(std::string_view id) {
   return std::ranges::equal(id, kShape, [](char c, char wanted) {
     return wanted == '-' ? c == '-' : std::isxdigit(static_cast<unsigned char>(c)) != 0;
   });
+}
+
+std::string full_pci_address(std::string_view id) {
+  static constexpr std::string_view shape = "xxxx:xx:xx.x";
+  const std::string full = id.size() == 7 ? "0000:" + std::string(id) : std::string(id);
+  const auto fits = [](char c, char wanted) {
+    return wanted == 'x' ? std::isxdigit(static_cast<unsigned char>(c)) != 0 : c == wanted;
+  };
+  if (!std::equal(full.begin(), full.end(), shape.begin(), shape.end(), fits)) return std::string(id);
+  std::string lower = full;
+  std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return lower;
+}
+
+std::size_t utf8_length(std::string_view s) {
+  const auto at = [&](std::size_t i) { return i < s.size() ? static_cast<unsigned char>(s[i]) : 0U; };
+  const auto tail = [&](std::size_t i) { return (at(i) & 0xc0U) == 0x80U; };
+  const unsigned lead = at(0);
+  if (lead < 0x80) return 1;
+  if (lead >= 0xc2 && lead <= 0xdf) return tail(1) ? 2 : 0;
+  if (lead >= 0xe0 && lead <= 0xef) {
+    const bool overlong = lead == 0xe0 && at(1) < 0xa0;
+    const bool surrogate = lead == 0xed && at(1) > 0x9f;
+    return tail(1) && tail(2) && !overlong && !surrogate ? 3 : 0;
+  }
+  if (lead >= 0xf0 && lead <= 0xf4) {
+    const bool overlong = lead == 0xf0 && at(1) < 0x90;
+    const bool beyond = lead == 0xf4 && at(1) > 0x8f;
+    return tail(1) && tail(2) && tail(3) && !overlong && !beyond ? 4 : 0;
+  }
+  return 0;
+}
+
+bool is_one_line(std::string_view text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t length = is_control(text[i]) ? 0 : utf8_length(text.substr(i, 4));
+    if (length == 0) return false;
+    i += length;
+  }
+  return true;
+}
+
+std::string escaped(std::string_view text) {
+  std::string line;
+  for (std::size_t i = 0; i < text.size();) {
+    const std::size_t length = is_control(text[i]) ? 0 : utf8_length(text.substr(i, 4));
+    line += length == 0 ? fmt::format("\\x{:02x}", static_cast<unsigned char>(text[i])) : std::string(text.substr(i, length));
+    i += std::max<std::size_t>(length, 1);
+  }
+  return line;
 }
 
 bool natural_less(std::string_view a, std::string_view b) {

@@ -38,6 +38,18 @@ std::optional<std::string_view> nearest_name(std::string_view word, std::span<co
 // "0000:01:00.0" or "01:00.0".
 bool is_pci_address(std::string_view id);
 
+// One spelling for a PCI function: "01:00.0" and capital digits become "0000:01:00.0"; other ids stay as they are.
+std::string full_pci_address(std::string_view id);
+
+// Bytes of the UTF-8 character at the start of `text`; 0 when it is none (RFC 3629: no overlong forms, no surrogates).
+std::size_t utf8_length(std::string_view text);
+
+// UTF-8 without control characters: what a document can hold as text.
+bool is_one_line(std::string_view text);
+
+// The same text on one line for messages: bytes that would not be are written `\x0a`.
+std::string escaped(std::string_view text);
+
 // 8-4-4-4-12 hexadecimal digits: what a mediated device is named by.
 bool is_uuid(std::string_view id);
 

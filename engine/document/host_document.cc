@@ -5,16 +5,19 @@
 #include <algorithm>
 #include <bit>
 #include <cctype>
+#include <nlohmann/json.hpp>
 #include <unordered_map>
 #include <vector>
 
 #include "engine/base/text.h"
+#include "engine/document/document_text.h"
 #include "engine/document/header.h"
 
 namespace ioplan {
 
 namespace {
 
+using Json = nlohmann::ordered_json;
 using Keys = std::vector<std::string_view>;
 constexpr UnitFact kIgnored = UnitFact::count;
 
@@ -58,19 +61,19 @@ void add_fact_keys(Keys& keys, Accept accept) {
 }
 
 Keys kernel_keys() {
-  Keys keys = {"arch", "release"};
+  Keys keys = {"arch", "release", "cpu_vendor", "command_line", "hugepages"};
   add_fact_keys<KernelFact>(keys, [](KernelFact) { return true; });
   return keys;
 }
 
 Keys device_keys() {
-  Keys keys = {"id", "iommu", "group", "name", "label", "reserved", "bars"};
+  Keys keys = {"id", "iommu", "group", "name", "label", "reserved", "bars", "driver", "physical_function", "group_type"};
   add_fact_keys<DeviceFact>(keys, [](DeviceFact) { return true; });
   return keys;
 }
 
 Keys unit_keys(Driver driver) {
-  Keys keys = {"id", "driver"};
+  Keys keys = {"id", "driver", "address", "version"};
   for (const GroupedKey& group : kGroupedKeys) {
     if (group.driver == driver) keys.push_back(group.key);
   }
@@ -112,6 +115,18 @@ void read_facts(Reader& reader, const MapReader& map, Facts<Fact>& facts, Skip s
   }
 }
 
+void read_hugepages(Reader& reader, const Node& node, std::vector<HugePages>& pools) {
+  static constexpr std::array<std::string_view, 3> keys = {"size", "total", "free"};
+  const MapReader map(reader, node, "hugepages", keys);
+  const Field size = map.required("size");
+  const HugePages pool{reader.page_size(size), reader.integer(map.required("total")),
+                       reader.integer(map.required("free"))};
+  if (reader.ok() && std::ranges::find(pools, pool.size, &HugePages::size) != pools.end()) {
+    reader.fail(size.value, fmt::format("two pools of huge pages of {}", in_backticks(size.value.text())));
+  }
+  pools.push_back(pool);
+}
+
 Kernel read_kernel(Reader& reader, const Field& field) {
   static const Keys keys = kernel_keys();
   Kernel kernel;
@@ -119,6 +134,11 @@ Kernel read_kernel(Reader& reader, const Field& field) {
   const MapReader map(reader, field.value, "kernel", keys);
   if (const Field arch = map.optional("arch")) kernel.arch = reader.enumeration<Arch>(arch, kArchNames);
   if (const Field release = map.optional("release")) kernel.release = reader.text(release);
+  kernel.cpu_vendor = reader.text(map.optional("cpu_vendor"));
+  kernel.command_line = reader.text(map.optional("command_line"));
+  reader.items(map.optional("hugepages"),
+               [&](const Field& f) { read_hugepages(reader, f.value, kernel.hugepages); });
+  std::ranges::sort(kernel.hugepages);
   read_facts(reader, map, kernel.facts, [](KernelFact) { return false; });
   return kernel;
 }
@@ -160,6 +180,7 @@ void read_group(Reader& reader, const Field& field, const GroupedKey& group, Fac
   std::size_t i = 0;
   reader.items(field, [&](const Field& item) {
     const UnitFact fact = group.facts[i++];
+    if (item.value.is_null() && !group.is_range) return;  // a word that is not known
     const std::uint64_t word = reader.integer(item, fact == kIgnored ? 32 : row_of(fact).width);
     if (fact != kIgnored) facts[fact] = word;
   });
@@ -176,6 +197,8 @@ Unit read_unit(Reader& reader, const Node& node) {
   const MapReader map(reader, node, "iommus", unit_keys_of(unit.driver));
   map.required("driver");
   unit.id = reader.text(map.required("id"));
+  if (const Field address = map.optional("address")) unit.address = reader.integer(address);
+  unit.version = reader.text(map.optional("version"));
   read_facts(reader, map, unit.facts, [](UnitFact fact) { return group_of(fact) != nullptr; });
   for (const GroupedKey& group : kGroupedKeys) {
     if (group.driver == unit.driver) read_group(reader, map.optional(group.key), group, unit.facts);
@@ -285,7 +308,7 @@ Device read_device(Reader& reader, const Node& node, const UnitIds& ids, const s
   device.id = reader.text(map.required("id"));
   if (const Field unit = map.optional("iommu")) device.unit = find_unit(reader, unit, device.id, ids, units);
   if (const Field group = map.optional("group")) device.group = static_cast<std::uint32_t>(reader.integer(group, 32));
-  if (const Field name = map.optional("name")) device.name = reader.text(name);
+  device.name = reader.text(map.optional("name"));
   reader.one_or_more(map.optional("label"), [&](const Field& f) { device.labels.push_back(reader.text(f)); });
   check_class(reader, map.optional("class"));
   check_numa(reader, map.optional("numa"));
@@ -294,37 +317,189 @@ Device read_device(Reader& reader, const Node& node, const UnitIds& ids, const s
   if (const Field reserved = map.optional("reserved")) device.reserved = read_reserved(reader, reserved);
   reader.items(map.optional("bars"), [&](const Field& f) { read_bar(reader, f.value, device.bars); });
   std::ranges::sort(device.bars, {}, &Bar::index);
+  device.bound_driver = reader.text(map.optional("driver"));
+  device.physical_function = reader.text(map.optional("physical_function"));
+  device.group_type = reader.text(map.optional("group_type"));
   return device;
-}
-
-// One spelling for a PCI function: "01:00.0", "0000:01:00.0" and capital digits; other ids stay as they are.
-std::string full_pci_id(std::string_view id) {
-  static constexpr std::string_view shape = "xxxx:xx:xx.x";
-  const std::string full = id.size() == 7 ? "0000:" + std::string(id) : std::string(id);
-  const auto fits = [](char c, char wanted) {
-    return wanted == 'x' ? std::isxdigit(static_cast<unsigned char>(c)) != 0 : c == wanted;
-  };
-  if (!std::equal(full.begin(), full.end(), shape.begin(), shape.end(), fits)) return std::string(id);
-  std::string lower = full;
-  std::ranges::transform(lower, lower.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return lower;
 }
 
 using SeenIds = std::unordered_map<std::string, Node>;
 
 void claim_id(Reader& reader, SeenIds& seen, std::string_view what, const std::string& id, const Node& node) {
   if (!reader.ok()) return;
-  const auto [it, added] = seen.try_emplace(full_pci_id(id), node);
+  const auto [it, added] = seen.try_emplace(full_pci_address(id), node);
   if (!added) fail_duplicate(reader, what, id, it->second, node);
+}
+
+// --- where it comes from ---
+
+std::map<std::string, std::string> read_sources(Reader& reader, const Field& field) {
+  std::map<std::string, std::string> sources;
+  if (!field || !reader.ok()) return sources;
+  if (!field.value.is_map()) reader.fail(field.value, "`sources` must be a map of facts to places");
+  for (Node k = field.value.first(); k && reader.ok(); k = field.value.after(field.value.after(k))) {
+    const std::string fact = reader.text({k, "sources"});
+    const std::string source = reader.text({field.value.after(k), fact});
+    if (!sources.try_emplace(fact, source).second) reader.fail(k, "two sources of " + in_backticks(fact));
+  }
+  return sources;
+}
+
+Gap read_gap(Reader& reader, const Node& node) {
+  static constexpr std::array<std::string_view, 4> keys = {"fact", "why", "supply", "subjects"};
+  const MapReader map(reader, node, "unknown", keys);
+  Gap gap{reader.text(map.required("fact")), reader.text(map.required("why")), reader.text(map.optional("supply")), {}};
+  reader.items(map.optional("subjects"), [&](const Field& f) { gap.subjects.push_back(reader.text(f)); });
+  return gap;
+}
+
+// --- Host -> tree of JSON values ---
+
+std::string hex_digits(std::uint64_t value, unsigned digits) { return fmt::format("{:#0{}x}", value, digits + 2); }
+
+Json fact_json(const FactRow& row, std::uint64_t value) {
+  switch (row.kind) {
+    case FactKind::boolean:
+      return value != 0;
+    case FactKind::integer:
+      return value;
+    case FactKind::size:
+      return format_size(value);
+    case FactKind::hex:
+      break;
+  }
+  return hex_digits(value, row.width < 32 ? row.width / 4 : 1);  // a class has six digits, a register as many as it needs
+}
+
+template <class Fact, class Skip>
+void add_facts(Json& json, const Facts<Fact>& facts, Skip skip) {
+  for (std::size_t i = 0; i < kFactCount<Fact>; ++i) {
+    const auto fact = static_cast<Fact>(i);
+    if (facts[fact] && !skip(fact)) json[std::string(row_of(fact).key)] = fact_json(row_of(fact), *facts[fact]);
+  }
+}
+
+void add_text(Json& json, const char* key, const std::string& text) {
+  if (!text.empty()) json[key] = text;
+}
+
+template <class T, class F>
+Json list_json(const std::vector<T>& items, F each) {
+  Json list = Json::array();
+  for (const T& item : items) list.push_back(each(item));
+  return list;
+}
+
+Json kernel_json(const Kernel& kernel) {
+  Json json = Json::object();
+  if (kernel.arch) json["arch"] = name_of(*kernel.arch);
+  if (kernel.release) json["release"] = *kernel.release;
+  add_facts(json, kernel.facts, [](KernelFact) { return false; });
+  add_text(json, "cpu_vendor", kernel.cpu_vendor);
+  add_text(json, "command_line", kernel.command_line);
+  if (!kernel.hugepages.empty()) {
+    json["hugepages"] = list_json(kernel.hugepages, [](const HugePages& p) {
+      return Json{{"size", format_size(p.size)}, {"total", p.total}, {"free", p.free}};
+    });
+  }
+  return json;
+}
+
+// The words of a group up to the last that is known; null where one before it is not.
+Json group_json(const GroupedKey& group, const Facts<UnitFact>& facts) {
+  Json words = Json::array();
+  std::size_t known = 0;
+  for (UnitFact fact : facts_of(group)) {
+    words.push_back(fact == kIgnored ? Json("0x0") : facts[fact] ? Json(format_hex(*facts[fact])) : Json());
+    if (fact != kIgnored && facts[fact]) known = words.size();
+  }
+  words.erase(words.begin() + static_cast<std::ptrdiff_t>(known), words.end());
+  return words;
+}
+
+Json unit_json(const Unit& unit) {
+  Json json = {{"id", unit.id}, {"driver", name_of(unit.driver)}};
+  add_facts(json, unit.facts, [](UnitFact f) { return group_of(f) != nullptr; });
+  for (const GroupedKey& group : kGroupedKeys) {
+    if (group.driver != unit.driver) continue;
+    if (Json words = group_json(group, unit.facts); !words.empty()) json[std::string(group.key)] = std::move(words);
+  }
+  if (unit.address) json["address"] = format_hex(*unit.address);
+  add_text(json, "version", unit.version);
+  return json;
+}
+
+Json region_json(const ReservedRegion& r) {
+  return {{"range", {format_hex(r.range.start), format_hex(r.range.last)}},
+          {"type", kReservedTypeNames[static_cast<std::size_t>(r.type)]}};
+}
+
+void add_dma_coherent(Json& json, const Device& d) {
+  const auto value = d.facts[DeviceFact::dma_coherent];
+  if (!value) return;
+  const auto source = d.dma_coherent_source.value_or(CoherencySource::assumed);
+  json["dma_coherent"] = {{"value", *value != 0},
+                          {"source", kCoherencySourceNames[static_cast<std::size_t>(source)]}};
+}
+
+Json device_json(const Host& host, const Device& d) {
+  Json json = {{"id", d.id}};
+  add_text(json, "name", d.name);
+  if (d.unit) json["iommu"] = host.unit(*d.unit).id;
+  if (d.group) json["group"] = *d.group;
+  add_text(json, "group_type", d.group_type);
+  add_facts(json, d.facts, [](DeviceFact f) { return f == DeviceFact::dma_coherent; });
+  add_dma_coherent(json, d);
+  add_text(json, "driver", d.bound_driver);
+  add_text(json, "physical_function", d.physical_function);
+  if (!d.labels.empty()) json["label"] = d.labels;
+  if (d.reserved) json["reserved"] = list_json(*d.reserved, region_json);
+  if (!d.bars.empty()) {
+    json["bars"] = list_json(d.bars, [](const Bar& b) { return Json{{"index", b.index}, {"size", format_size(b.size)}}; });
+  }
+  return json;
+}
+
+Json gap_json(const Gap& gap) {
+  Json json = {{"fact", gap.fact}, {"why", gap.why}};
+  add_text(json, "supply", gap.supply);
+  if (!gap.subjects.empty()) json["subjects"] = gap.subjects;
+  return json;
+}
+
+// Without the look-up that assigning by key would do: there may be thousands.
+Json sources_json(const std::map<std::string, std::string>& sources) {
+  Json json = Json::object();
+  std::vector<std::pair<const std::string, Json>>& entries = json.get_ref<Json::object_t&>();
+  for (const auto& [fact, source] : sources) entries.emplace_back(fact, source);
+  return json;
+}
+
+Json host_json(const Host& host) {
+  Json json;
+  json["apiVersion"] = kApiVersion;
+  json["kind"] = name_of(DocumentKind::host);
+  add_text(json, "name", host.name);
+  if (Json kernel = kernel_json(host.kernel); !kernel.empty()) json["kernel"] = std::move(kernel);
+  json["iommus"] = list_json(host.units, unit_json);
+  json["devices"] = list_json(host.devices, [&](const Device& d) { return device_json(host, d); });
+  if (!host.unknown.empty()) json["unknown"] = list_json(host.unknown, gap_json);
+  if (!host.sources.empty()) json["sources"] = sources_json(host.sources);
+  return json;
 }
 
 }  // namespace
 
+std::string to_json(const Host& host) { return json_text(host_json(host)); }
+
+std::string to_yaml(const Host& host) { return yaml_text(host_json(host), YamlStyle::compact); }
+
 Host read_host(Reader& reader, const Node& root) {
-  static constexpr std::array<std::string_view, 6> keys = {"apiVersion", "kind", "name", "kernel", "iommus", "devices"};
+  static constexpr std::array<std::string_view, 8> keys = {"apiVersion", "kind",    "name",    "kernel",
+                                                           "iommus",     "devices", "sources", "unknown"};
   const MapReader map(reader, root, "Host", keys);
   Host host;
-  if (const Field name = map.optional("name")) host.name = reader.text(name);
+  host.name = reader.text(map.optional("name"));
   host.kernel = read_kernel(reader, map.optional("kernel"));
   SeenIds seen_units;
   reader.items(map.optional("iommus"), [&](const Field& item) {
@@ -339,6 +514,9 @@ Host read_host(Reader& reader, const Node& root) {
     host.devices.push_back(read_device(reader, item.value, ids, host.units));
     claim_id(reader, seen_devices, "devices with the id", host.devices.back().id, item.value);
   });
+  host.sources = read_sources(reader, map.optional("sources"));
+  reader.items(map.optional("unknown"), [&](const Field& f) { host.unknown.push_back(read_gap(reader, f.value)); });
+  std::ranges::sort(host.unknown);
   if (reader.ok()) sort_by_id(host);
   return host;
 }
@@ -363,8 +541,8 @@ std::optional<DeviceIndex> find_device(Reader& reader, const Field& field, const
   if (!field || !reader.ok()) return std::nullopt;
   if (const auto device = host.find_device(id)) return device;
   std::string help = "list it under `devices` of the Host";
-  if (host.find_device(full_pci_id(id))) {
-    help = "did you mean `" + full_pci_id(id) + "`?";
+  if (host.find_device(full_pci_address(id))) {
+    help = "did you mean `" + full_pci_address(id) + "`?";
   } else {
     Keys ids;
     for (const Device& d : host.devices) ids.push_back(d.id);

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "engine/base/text.h"
+
 namespace ioplan {
 
 namespace {
@@ -11,26 +13,6 @@ namespace {
 constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 
 bool continues(char c) { return (static_cast<unsigned char>(c) & 0xc0) == 0x80; }
-
-// Bytes of the UTF-8 character at the start of `s`; 0 when it is none (RFC 3629: no overlong forms, no surrogates).
-std::size_t utf8_length(std::string_view s) {
-  const auto at = [&](std::size_t i) { return i < s.size() ? static_cast<unsigned char>(s[i]) : 0U; };
-  const auto tail = [&](std::size_t i) { return (at(i) & 0xc0U) == 0x80U; };
-  const unsigned lead = at(0);
-  if (lead < 0x80) return 1;
-  if (lead >= 0xc2 && lead <= 0xdf) return tail(1) ? 2 : 0;
-  if (lead >= 0xe0 && lead <= 0xef) {
-    const bool overlong = lead == 0xe0 && at(1) < 0xa0;
-    const bool surrogate = lead == 0xed && at(1) > 0x9f;
-    return tail(1) && tail(2) && !overlong && !surrogate ? 3 : 0;
-  }
-  if (lead >= 0xf0 && lead <= 0xf4) {
-    const bool overlong = lead == 0xf0 && at(1) < 0x90;
-    const bool beyond = lead == 0xf4 && at(1) > 0x8f;
-    return tail(1) && tail(2) && tail(3) && !overlong && !beyond ? 4 : 0;
-  }
-  return 0;
-}
 
 bool is_text_control(unsigned char c) { return c == '\t' || c == '\n' || c == '\r'; }
 

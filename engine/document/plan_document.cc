@@ -12,6 +12,7 @@
 
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
+#include "engine/document/document_text.h"
 #include "engine/document/header.h"
 #include "engine/document/load.h"
 #include "engine/document/node.h"
@@ -177,68 +178,6 @@ Json plan_json(const Plan& plan) {
   json["unknown"] = list(plan.unknown, unknown_json);
   json["steps"] = list(plan.steps, step_json);
   return json;
-}
-
-// ---------------------------------------------------------------- tree of JSON values -> text
-
-// Bytes that are not UTF-8 (a name that never came from a document) become U+FFFD rather than an exception.
-std::string dump(const Json& json, int indent = -1) {
-  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
-}
-
-// Words that no reader of YAML takes for anything but text may stand without quotes.
-bool is_plain(std::string_view s) {
-  static constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-  static constexpr std::string_view inner = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./";
-  static constexpr std::array<std::string_view, 9> taken = {"true", "false", "null", "yes", "no",
-                                                            "on",   "off",   "y",    "n"};
-  if (s.empty() || letters.find(s[0]) == std::string_view::npos) return false;
-  if (s.find_first_not_of(inner) != std::string_view::npos) return false;
-  std::string lower(s);
-  for (char& c : lower) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c;
-  return std::ranges::find(taken, lower) == taken.end();
-}
-
-bool is_flat(const Json& json) {
-  return !json.is_structured() || json.empty() ||
-         (json.is_array() && std::ranges::none_of(json, [](const Json& j) { return j.is_structured(); }));
-}
-
-std::string flat_yaml(const Json& json) {
-  if (json.is_object()) return "{}";
-  if (!json.is_array())
-    return json.is_string() && is_plain(json.get_ref<const std::string&>()) ? json.get<std::string>() : dump(json);
-  std::string text = "[";
-  for (const Json& item : json) text += (text.size() == 1 ? "" : ", ") + flat_yaml(item);
-  return text + "]";
-}
-
-void append_yaml(std::string& text, const Json& json, std::size_t indent);
-
-void append_value(std::string& text, const Json& value, std::size_t indent) {
-  if (is_flat(value)) {
-    text += " " + flat_yaml(value) + "\n";
-  } else {
-    text += "\n";
-    append_yaml(text, value, indent);
-  }
-}
-
-// A block map or list. Its first line goes on where "- " of a list has begun one.
-void append_yaml(std::string& text, const Json& json, std::size_t indent) {
-  const auto begin_line = [&] {
-    if (!text.ends_with(' ')) text.append(indent, ' ');
-  };
-  for (const auto& [key, value] : json.items()) {
-    begin_line();
-    text += json.is_object() ? key + ":" : "-";
-    if (json.is_array() && !is_flat(value)) {
-      text += " ";
-      append_yaml(text, value, indent + 2);
-    } else {
-      append_value(text, value, indent + 2);
-    }
-  }
 }
 
 // ---------------------------------------------------------------- document -> Plan
@@ -532,13 +471,9 @@ Node plan_root(Reader& reader, const Tree& tree) {
 
 }  // namespace
 
-std::string to_json(const Plan& plan) { return dump(plan_json(plan), 2) + "\n"; }
+std::string to_json(const Plan& plan) { return json_text(plan_json(plan)); }
 
-std::string to_yaml(const Plan& plan) {
-  std::string text;
-  append_yaml(text, plan_json(plan), 0);
-  return text;
-}
+std::string to_yaml(const Plan& plan) { return yaml_text(plan_json(plan), YamlStyle::block); }
 
 Result<Plan> read_plan(std::string name, std::string text) {
   if (text.size() > kMaxFileBytes) return failure("the Plan is larger than 64MiB", {}, {name, 0, 0});

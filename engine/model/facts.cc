@@ -56,6 +56,8 @@ constexpr std::array<FactRow, kFactCount<KernelFact>> kKernelRows = {{
     {"va_bits", FactKind::integer, 6, kSmmuv3, 52, kWidths},
     {"isolated_msi", FactKind::boolean, 1, kEveryDriver, kYes, kNoYes},
     {"allow_unsafe_interrupts", FactKind::boolean, 1, kEveryDriver, kNo, kNoYes},
+    {"phys_bits", FactKind::integer, 7, kNoDriver, std::nullopt, {}},
+    {"memory_kib", FactKind::integer, 54, kNoDriver, std::nullopt, {}},
 }};
 
 constexpr std::array<FactRow, kFactCount<UnitFact>> kUnitRows = {{
@@ -103,6 +105,12 @@ constexpr std::array<FactRow, kFactCount<DeviceFact>> kDeviceRows = {{
     {"pasid_bits", FactKind::integer, 5, kEveryDriver, std::nullopt, kPasidBits},
     {"isolated_msi", FactKind::boolean, 1, kEveryDriver, std::nullopt, {}},  // stock: the kernel's
     {"no_dirty", FactKind::boolean, 1, kMock, kNo, kNoYes},
+    {"ats", FactKind::boolean, 1, kNoDriver, std::nullopt, {}},
+    {"pri", FactKind::boolean, 1, kNoDriver, std::nullopt, {}},
+    {"acs", FactKind::hex, 16, kNoDriver, std::nullopt, {}},
+    {"acs_enabled", FactKind::hex, 16, kNoDriver, std::nullopt, {}},
+    {"no_snoop", FactKind::boolean, 1, kNoDriver, std::nullopt, {}},
+    {"sriov_total_vfs", FactKind::integer, 16, kNoDriver, std::nullopt, {}},
 }};
 
 }  // namespace

@@ -4,6 +4,7 @@
 // table row (facts.cc): its key in the documents, its kind, the drivers it matters to, the stock default if it has one,
 // and values worth trying when it is absent. The document reader, the fingerprint, the list of assumptions and the
 // search for facts that would decide an answer (engine/planner/planner.cc) all walk these tables; a new fact is one row.
+// A row without drivers changes no plan: people and other tools want to know it, and the fingerprint leaves it out.
 #pragma once
 
 #include <array>
@@ -23,6 +24,7 @@ constexpr std::string_view name_of(Driver d) { return kDriverNames[static_cast<s
 using DriverSet = std::uint16_t;
 constexpr DriverSet driver_set(Driver d) { return static_cast<DriverSet>(1U << static_cast<unsigned>(d)); }
 inline constexpr DriverSet kEveryDriver = 0xff;
+inline constexpr DriverSet kNoDriver = 0;
 
 enum class KernelFact : std::uint8_t {
   page_size,
@@ -36,6 +38,8 @@ enum class KernelFact : std::uint8_t {
   va_bits,   // CONFIG_ARM64_VA_BITS
   isolated_msi,
   allow_unsafe_interrupts,
+  phys_bits,   // the CPU's physical addresses
+  memory_kib,  // as /proc/meminfo counts it
   count
 };
 
@@ -85,6 +89,12 @@ enum class DeviceFact : std::uint8_t {
   pasid_bits,
   isolated_msi,
   no_dirty,  // mock: a device flagged NO_DIRTY
+  ats,       // it has the capability; so `pri`
+  pri,
+  acs,              // ACS capability register
+  acs_enabled,      // ACS control register
+  no_snoop,         // the function may issue no-snoop requests (Device Control)
+  sriov_total_vfs,  // of a physical function
   count
 };
 
@@ -119,6 +129,8 @@ class Facts {
   const std::optional<std::uint64_t>& operator[](Fact f) const { return values_[static_cast<std::size_t>(f)]; }
   std::uint64_t at(Fact f) const { return (*this)[f].value(); }
   std::uint64_t value_or_stock(Fact f) const { return (*this)[f].value_or(row_of(f).stock.value_or(0)); }
+
+  friend bool operator==(const Facts&, const Facts&) = default;
 
  private:
   std::array<std::optional<std::uint64_t>, kFactCount<Fact>> values_{};

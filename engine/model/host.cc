@@ -23,7 +23,7 @@ template <class Fact>
 void add_facts(Digest& digest, const Facts<Fact>& facts) {
   for (std::size_t i = 0; i < kFactCount<Fact>; ++i) {
     const auto fact = static_cast<Fact>(i);
-    if (!facts[fact]) continue;
+    if (!facts[fact] || row_of(fact).drivers == kNoDriver) continue;
     digest.add(row_of(fact).key);
     digest.add(*facts[fact]);
   }

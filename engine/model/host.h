@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,10 +20,23 @@ enum class Arch : std::uint8_t { x86_64, aarch64, riscv64, s390x };
 inline constexpr std::array<std::string_view, 4> kArchNames = {"x86_64", "aarch64", "riscv64", "s390x"};
 constexpr std::string_view name_of(Arch a) { return kArchNames[static_cast<std::size_t>(a)]; }
 
+// The host's pool of huge pages of one size.
+struct HugePages {
+  std::uint64_t size = 0;  // bytes
+  std::uint64_t total = 0, free = 0;
+
+  friend auto operator<=>(const HugePages&, const HugePages&) = default;
+};
+
 struct Kernel {
   std::optional<Arch> arch;
   std::optional<std::string> release;
   Facts<KernelFact> facts;
+  std::string cpu_vendor;            // as /proc/cpuinfo has it: "GenuineIntel"
+  std::string command_line;          // the options that concern IOMMUs
+  std::vector<HugePages> hugepages;  // by size
+
+  friend bool operator==(const Kernel&, const Kernel&) = default;
 };
 
 // One IOMMU instance.
@@ -30,6 +44,10 @@ struct Unit {
   std::string id;
   Driver driver = Driver::intel;
   Facts<UnitFact> facts;
+  std::optional<std::uint64_t> address{};  // of its registers
+  std::string version{};                   // "6:0"
+
+  friend bool operator==(const Unit&, const Unit&) = default;
 };
 
 // The kernel's enum iommu_resv_type. sysfs prints a software MSI window as `msi` too.
@@ -47,6 +65,8 @@ struct ReservedRegion {
 struct Bar {
   unsigned index = 0;
   std::uint64_t size = 0;
+
+  friend auto operator<=>(const Bar&, const Bar&) = default;
 };
 
 struct Device {
@@ -58,7 +78,22 @@ struct Device {
   Facts<DeviceFact> facts;
   std::optional<CoherencySource> dma_coherent_source;
   std::optional<std::vector<ReservedRegion>> reserved;  // absent: the driver's own regions; sorted when present
-  std::vector<Bar> bars;
+  std::vector<Bar> bars;                                // by index
+  std::string bound_driver;                             // "vfio-pci"
+  std::string physical_function;                        // of a virtual function: the id of its physical one
+  std::string group_type;                               // the group's default domain as sysfs says it: "DMA-FQ"
+
+  friend bool operator==(const Device&, const Device&) = default;
+};
+
+// A fact that nobody could tell, and what would. Without subjects the fact holds for everything that its path names.
+struct Gap {
+  std::string fact;  // "kernel.va_bits"; "devices.pasid_bits" with the devices as subjects
+  std::string why;
+  std::string supply;
+  std::vector<std::string> subjects;
+
+  friend auto operator<=>(const Gap&, const Gap&) = default;
 };
 
 struct Host {
@@ -67,13 +102,21 @@ struct Host {
   std::vector<Unit> units;      // sorted by id
   std::vector<Device> devices;  // sorted by id
 
+  // Where facts come from, by path; a `*` in the path stands for any id, and in the text for the same id. The path
+  // itself goes before the pattern. Neither these nor the gaps are facts: nothing plans by them.
+  std::map<std::string, std::string> sources;
+  std::vector<Gap> unknown;  // sorted
+
   const Unit& unit(UnitIndex i) const { return units[i.index()]; }
   const Device& device(DeviceIndex i) const { return devices[i.index()]; }
   std::optional<DeviceIndex> find_device(std::string_view id) const;
   std::optional<UnitIndex> find_unit(std::string_view id) const;
+
+  friend bool operator==(const Host&, const Host&) = default;
 };
 
-// A name for the facts of a host (not for its text): equal facts, equal fingerprint. 128 bits as a UUID.
+// A name for the facts of a host that plans can depend on (not for its text): equal facts, equal fingerprint. 128 bits
+// as a UUID.
 std::string fingerprint(const Host& host);
 
 // The architecture stated, or the one that the units' drivers imply.

@@ -52,30 +52,33 @@ edu=edu,dma_mask=0xffffffffffffffff
 devices="-device e1000e,addr=3 -device $edu,addr=4 -device virtio-rng-pci,addr=5,iommu_platform=on,disable-legacy=on \
 -device e1000,addr=6.0,multifunction=on -device e1000,addr=6.1 -net none"
 behind_bridge="-device pcie-pci-bridge,id=bridge,addr=7 -device e1000,bus=bridge,addr=1 -device $edu,bus=bridge,addr=2"
-everywhere=differential,plans,type1_plans,edu_dma
+everywhere=differential,plans,type1_plans,scan,edu_dma
 
 # name | file system | QEMU's IOMMU | devices | kernel command line | cases; `!case`: the guest must not live to judge it
 configurations() {
   local width snoop mode caching
+  local -A bit=([on]=1 [off]=0)
   for width in 39 48; do
     for snoop in on off; do
       for mode in off on; do
         for caching in on off; do
           local name="intel-aw$width-snoop_$snoop-scalable_$mode-caching_$caching"
           local device="intel-iommu,intremap=on,aw-bits=$width,snoop-control=$snoop,x-scalable-mode=$mode,caching-mode=$caching"
-          echo "$name|bare|-device $device|$devices $behind_bridge|intel_iommu=on,sm_$mode ioplan.devices=9|$everywhere,hazards"
+          local built="ioplan.built.driver=intel ioplan.built.aw=$width ioplan.built.snoop=${bit[$snoop]} ioplan.built.scalable=${bit[$mode]}"
+          built="$built ioplan.built.caching=${bit[$caching]}"
+          echo "$name|bare|-device $device|$devices $behind_bridge|intel_iommu=on,sm_$mode ioplan.devices=9 $built|$everywhere,hazards"
         done
       done
     done
   done
-  echo "amd|bare|-device amd-iommu,intremap=on|$devices $behind_bridge|iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1 ioplan.devices=9|$everywhere"
+  echo "amd|bare|-device amd-iommu,intremap=on|$devices $behind_bridge|iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1 ioplan.devices=9 ioplan.built.driver=amd|$everywhere"
   # With a PCI bridge in the machine Linux makes no groups behind virtio-iommu at all.
-  echo "virtio|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1 ioplan.isolated_msi=0|$everywhere"
+  echo "virtio|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 iommufd.allow_unsafe_interrupts=1 vfio_iommu_type1.allow_unsafe_interrupts=1 ioplan.isolated_msi=0 ioplan.built.driver=virtio|$everywhere"
   echo "virtio-without-isolated-msi|bare|-device virtio-iommu-pci,addr=2|$devices|ioplan.devices=7 ioplan.isolated_msi=0|isolated_msi"
   echo "selftest|full||-net none|ioplan.devices=0|selftest"
   # The program itself, as root and as a user.
   echo "program|full|-device intel-iommu,intremap=on|$devices|intel_iommu=on ioplan.devices=7|refusals,dirty"
-  echo "killed|full|-device intel-iommu,intremap=on|$devices|intel_iommu=on ioplan.devices=7 ioplan.kills=${IOPLAN_KILLS:-100}|killed"
+  echo "killed|full|-device intel-iommu,intremap=on|$devices|intel_iommu=on ioplan.devices=7 ioplan.kills=${IOPLAN_KILLS:-40}|killed"
   # Benches, only when they are named. By instructions (-icount), because a guest without KVM has no other clock worth reading.
   case "$only" in
     map_bench) echo "$only|bare|-device intel-iommu,intremap=on|$devices -m 1200M -icount shift=0,sleep=off|intel_iommu=on ioplan.devices=7 ioplan.rounds=1|map_bench" ;;

@@ -357,6 +357,9 @@ Reply<int> FakeVfio::ask(int fd, unsigned long request, std::uintptr_t argument)
 
 // ------------------------------------------------------------------------------------------------- memory, sysfs
 
+// Only iommufd asks which files are the same.
+Reply<vfio::FileIdentity> FakeVfio::identify(int) { return fails_with(ENOSYS); }
+
 Reply<int> FakeVfio::memfd_create(const std::string&, std::uint64_t page_bytes) {
   if (strikes("memfd_create")) return fails_with(strike_errno_);
   Open file;

@@ -76,6 +76,7 @@ class FakeVfio final : public vfio::System {
   void close(int fd) override;
   vfio::Reply<void> ioctl(int fd, unsigned long request, void* argument) override;
   vfio::Reply<int> ask(int fd, unsigned long request, std::uintptr_t argument) override;
+  vfio::Reply<vfio::FileIdentity> identify(int fd) override;
   vfio::Reply<int> memfd_create(const std::string& name, std::uint64_t page_bytes) override;
   vfio::Reply<void> ftruncate(int fd, std::uint64_t bytes) override;
   vfio::Reply<std::uint64_t> mmap(int fd, std::uint64_t offset, std::uint64_t bytes) override;

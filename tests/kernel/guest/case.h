@@ -33,6 +33,7 @@ struct Outcome {
 Outcome differential(const Guest& guest);
 Outcome plans(const Guest& guest);
 Outcome type1_plans(const Guest& guest);
+Outcome scan(const Guest& guest);
 Outcome edu_dma(const Guest& guest);
 Outcome selftest(const Guest& guest);
 Outcome isolated_msi(const Guest& guest);

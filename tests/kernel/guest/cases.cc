@@ -9,6 +9,7 @@ std::span<const Case> all_cases() {
       Case{"differential", differential},
       Case{"plans", plans},
       Case{"type1_plans", type1_plans},
+      Case{"scan", scan},
       Case{"edu_dma", edu_dma},
       Case{"selftest", selftest},
       Case{"isolated_msi", isolated_msi},

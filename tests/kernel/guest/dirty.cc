@@ -68,6 +68,7 @@ class MockSystem final : public System {
   }
 
   Reply<FileIdentity> identify(int fd) override { return linux_->identify(fd); }
+  Reply<int> ask(int fd, unsigned long request, std::uintptr_t argument) override { return linux_->ask(fd, request, argument); }
   Reply<int> memfd_create(const std::string& name, std::uint64_t page) override {
     return linux_->memfd_create(name, page);
   }
