@@ -67,13 +67,15 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"engine/explain", {"engine/base", "engine/law", "engine/model", "engine/solve"}},
       {"engine/planner", {"engine/base", "engine/law", "engine/model", "engine/solve", "engine/explain"}},
       {"engine/apply", {"engine/base", "engine/model"}},
+      {"engine/lifecycle",
+       {"engine/base", "engine/law", "engine/model", "engine/solve", "engine/explain", "engine/planner"}},
       {"constraints", {"engine/base", "engine/law", "engine/model"}},
       {"backends/sim", {"engine/base", "engine/law", "engine/model", "engine/apply"}},
       {"backends/vfio", {"engine/base", "engine/model"}},
       {"backends/iommufd", {"engine/base", "engine/model", "engine/apply", "backends/vfio"}},
       {"cli",
        {"engine/base", "engine/law", "engine/model", "engine/document", "engine/solve", "engine/check",
-        "engine/explain", "engine/planner", "engine/apply", "constraints", "backends/sim", "backends/vfio", "backends/iommufd"}},
+        "engine/explain", "engine/planner", "engine/apply", "engine/lifecycle", "constraints", "backends/sim", "backends/vfio", "backends/iommufd"}},
   };
   return kAllowed;
 }

@@ -186,6 +186,22 @@ std::string to_text(const Step& s) {
       return fmt::format("attach {} to {}", s.device, s.ioas);
     case StepKind::map:
       return fmt::format("map {:#x}-{:#x} {} in {}", s.iova.start, s.iova.last, s.writeable ? "rw" : "ro", s.ioas);
+    case StepKind::unbind:
+      return fmt::format("close {}", s.device);
+    case StepKind::kvm_file_add:
+      return fmt::format("open {} and register its file with KVM", s.device);
+    case StepKind::kvm_file_del:
+      return fmt::format("take the file of {} from KVM", s.device);
+    case StepKind::replace:
+      return fmt::format("replace the HWPT of {} and its group by {}", s.device, s.hwpt);
+    case StepKind::detach:
+      return fmt::format("detach {}", s.device);
+    case StepKind::hwpt_destroy:
+      return fmt::format("destroy {}", s.hwpt);
+    case StepKind::unmap:
+      return fmt::format("unmap {:#x}-{:#x} in {}", s.iova.start, s.iova.last, s.ioas);
+    case StepKind::ioas_destroy:
+      return fmt::format("destroy {}", s.ioas);
   }
   return {};
 }

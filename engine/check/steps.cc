@@ -73,8 +73,9 @@ class Replay {
         return attach_ioas(step);
       case StepKind::map:
         return map(step);
+      default:
+        return "only a running layout can change like that";
     }
-    return "unknown step";
   }
 
   std::string bind(const Step& step) {

@@ -316,6 +316,8 @@ class LittleIommufd {
         return attach_ioas(s);
       case StepKind::map:
         return map(s);
+      default:
+        return refuse("a step of running layouts");
     }
   }
 
