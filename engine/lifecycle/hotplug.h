@@ -9,26 +9,21 @@
 #include <string>
 #include <vector>
 
-#include "engine/base/error.h"
 #include "engine/law/law.h"
-#include "engine/lifecycle/features.h"
+#include "engine/lifecycle/change.h"
 #include "engine/lifecycle/transition.h"
+#include "engine/model/features.h"
 #include "engine/model/plan.h"
 #include "engine/model/request.h"
 #include "engine/solve/cover.h"
 
 namespace ioplan {
 
-struct Change {
-  std::string vm;                // empty: the request's only one
-  std::vector<std::string> add;  // host device ids and mediated devices' UUIDs
-  std::vector<std::string> remove;
-  std::vector<Range> memory;      // to map, GPA
-  std::uint64_t memory_size = 0;  // to map, bytes, where `+SIZE` puts it (README 1)
-};
+enum class Advice : bool { none, try_alternatives };
 
 struct HotplugOptions {
   CoverBudget budget;
+  Advice advice = Advice::try_alternatives;  // look for other modes and changes when the answer is no
 };
 
 // A mode or a change of the documents that would allow what was refused; it was tried.
@@ -53,8 +48,5 @@ struct HotplugAnswer {
 // Errors: a change that makes no sense (unknown device, one that is already there, memory that overlaps, ...).
 Result<HotplugAnswer> hotplug(const Plan& running, const Request& request, const Change& change, HotplugPolicy mode,
                               const Law& law, const HotplugOptions& options = {});
-
-// The documents as they are after the change: this VM's devices are the new set, its memory explicit ranges (README 1).
-Result<Request> changed_request(const Plan& running, const Request& request, const Change& change, const Law& law);
 
 }  // namespace ioplan

@@ -20,8 +20,10 @@ struct Transition {
 };
 
 // The target with the names of the running objects that it keeps. Equal ids in both plans are then one object.
+// `known`: running objects that are decided already, by target HWPT; nothing or "": not decided.
 // Requires: both are feasible layouts for the host.
-Plan matched(const Plan& running, Plan target, const Host& host, const Law& law);
+Plan matched(const Plan& running, Plan target, const Host& host, const Law& law,
+             const std::vector<std::string>& known = {});
 
 // The steps from `running` to `target`. Requires: `target` is matched.
 Transition make_transition(const Plan& running, const Plan& target, const Host& host, const Law& law);

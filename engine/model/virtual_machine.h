@@ -49,6 +49,7 @@ struct AssignedDevice {
   std::string mdev;  // UUID, when `host` is absent
   std::string name;
   std::vector<std::string> labels;
+  bool expected = false;  // not there: its place among the HWPTs is kept for it (the planner's foresight)
 };
 
 enum class ViommuModel : std::uint8_t { none, intel, amd, smmuv3, virtio };
@@ -76,6 +77,8 @@ struct VirtualMachine {
   Needs needs;
   HotplugExpectation hotplug;
   bool guest_cache_maintenance = false;
+  std::optional<Range> expected_memory;  // not mapped: nothing may stand in its way (the planner's foresight)
+  bool retains_noncoherent = false;      // a file of an unplugged device keeps KVM non-coherent (engine/lifecycle)
 };
 
 // What QEMU's board code makes of `size` on a machine (hw/i386/pc.c, hw/i386/pc_q35.c, hw/arm/virt.c), RAM only.
