@@ -2,11 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cli/app.h"
 #include "engine/base/error.h"
+#include "engine/model/plan.h"
+#include "engine/model/request.h"
 
 namespace ioplan::cli {
 
@@ -38,6 +41,53 @@ struct ApplyArguments {
   Format format = Format::text;
 };
 Outcome apply_command(const ApplyArguments& arguments);
+
+struct HotplugArguments {
+  std::string plan;
+  std::string vm;
+  std::vector<std::string> add, remove;
+  std::vector<std::string> memory;    // "+64GiB" or "0x100000000-0x1ffffffff"
+  std::optional<HotplugPolicy> mode;  // absent: the policy's
+  std::string plan_file;              // where to write the next plan; empty: nowhere
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome hotplug_command(const HotplugArguments& arguments);
+
+struct HeadroomArguments {
+  std::string plan;
+  std::string vm;
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome headroom_command(const HeadroomArguments& arguments);
+
+struct MigrateArguments {
+  std::string plan;
+  std::vector<std::string> to;  // Host documents
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome migrate_command(const MigrateArguments& arguments);
+
+struct DiffArguments {
+  std::string before, after;
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome diff_command(const DiffArguments& arguments);
+
+struct ObserveArguments {
+  std::string plan;
+  std::string running;  // what the simulated host runs; empty: the plan
+  std::string backend;
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome observe_command(const ObserveArguments& arguments);
+
+// A plan that is running on the request's host. Errors: those of the document; another host or VM; not feasible.
+Result<Plan> running_plan(const std::string& path, const Request& request);
 
 struct ExplainArguments {
   std::string plan;

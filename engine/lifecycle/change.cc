@@ -14,8 +14,6 @@ namespace ioplan {
 
 namespace {
 
-constexpr std::uint64_t kDimmAlignment = std::uint64_t{1} << 30;
-
 std::uint64_t bytes_in(const std::vector<MemoryRange>& memory) {
   std::uint64_t bytes = 0;
   for (const MemoryRange& m : memory) bytes += m.gpa.extent() + 1;
@@ -158,7 +156,7 @@ class Changer {
     std::ranges::sort(memory);
     if (change_.memory_size != 0) {
       if (change_.memory_size % backing != 0) return not_whole(format_size(change_.memory_size), backing);
-      const Range next = next_memory(memory, backing, change_.memory_size);
+      const Range next = hotplug_range(memory, backing, change_.memory_size);
       if (next.last < next.start) return failure("memory cannot reach beyond 2^64");
       memory.push_back({next, Access::read_write});
       added.push_back(next);
@@ -208,14 +206,6 @@ Request running_request(const Plan& running, const Request& request) {
 
 Result<Request> changed_request(const Plan& running, const Request& request, const Change& change) {
   return Changer(running, request, change).apply();
-}
-
-Range next_memory(const std::vector<MemoryRange>& mapped, std::uint64_t backing, std::uint64_t size) {
-  const std::uint64_t unit = std::max(kDimmAlignment, backing);
-  std::uint64_t end = 0;
-  for (const MemoryRange& m : mapped) end = std::max(end, m.gpa.last + 1);
-  const std::uint64_t start = (end + (unit - 1)) / unit * unit;
-  return {start, start + (size - 1)};
 }
 
 }  // namespace ioplan

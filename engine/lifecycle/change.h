@@ -30,7 +30,4 @@ Request running_request(const Plan& running, const Request& request);
 // has, one that is not there to be removed, memory that overlaps or is no whole number of pages).
 Result<Request> changed_request(const Plan& running, const Request& request, const Change& change);
 
-// Where `+SIZE` would put memory: after what is mapped, at a multiple of 1 GiB and of the backing.
-Range next_memory(const std::vector<MemoryRange>& mapped, std::uint64_t backing, std::uint64_t size);
-
 }  // namespace ioplan

@@ -20,11 +20,29 @@ namespace {
 
 std::string_view word(HotplugPolicy mode) { return kHotplugPolicyNames[static_cast<std::size_t>(mode)]; }
 
+bool device_before(const AssignedDevice& a, const AssignedDevice& b) {
+  if (a.host && b.host) return *a.host < *b.host;
+  return a.host.has_value() != b.host.has_value() ? a.host.has_value() : a.mdev < b.mdev;
+}
+
+// Marks a VM for as long as it lives; a copy of the whole request would cost more than the answer.
+class Marked {
+ public:
+  explicit Marked(VirtualMachine& vm) : vm_(vm), as_it_was_(vm) {}
+  Marked(const Marked&) = delete;
+  Marked& operator=(const Marked&) = delete;
+  ~Marked() { vm_ = std::move(as_it_was_); }
+
+ private:
+  VirtualMachine& vm_;
+  VirtualMachine as_it_was_;
+};
+
 // The answer in one mode, for documents without unknown facts.
 class Decision {
  public:
-  // `request`: the changed one.
-  Decision(const Plan& running, const Request& request, std::size_t vm, HotplugPolicy mode, const Law& law,
+  // `request`: the changed one; it is marked meanwhile, and left as it was.
+  Decision(const Plan& running, Request& request, std::size_t vm, HotplugPolicy mode, const Law& law,
            const HotplugOptions& options)
       : running_(running), request_(request), vm_(vm), mode_(mode), law_(law), options_(options) {}
 
@@ -63,24 +81,24 @@ class Decision {
   }
 
   void stay() {
-    Request request = request_;
-    const KvmFiles files = kvm_files_after(running_, request, vm(), mode_, law_);
+    const KvmFiles files = kvm_files_after(running_, request_, vm(), mode_, law_);
     if (files.refusal) return refuse({*files.refusal});
-    request.vms[vm_].retains_noncoherent = !files.retained.empty();
-    const std::vector<Needs> needs = settle_needs(request, running_.preferences);
-    const Arrangement arrangement = arrange_in(request, needs);
+    const Marked marked(request_.vms[vm_]);
+    request_.vms[vm_].retains_noncoherent = !files.retained.empty();
+    const std::vector<Needs> needs = settle_needs(request_, running_.preferences);
+    const Arrangement arrangement = arrange_arrivals(needs);
     if (!arrangement.conflict.empty()) return refuse(arrangement.conflict);
 
     std::vector<std::vector<ArrangedHwpt>> by_vm;
-    for (const VirtualMachine& other : request.vms) by_vm.push_back(arranged_now(running_, other.name));
+    for (const VirtualMachine& other : request_.vms) by_vm.push_back(arranged_now(running_, other.name));
     by_vm[vm_] = arrangement.hwpts;
-    Plan plan = write_layout(request, by_vm, needs, law_);
+    Plan plan = write_layout(request_, by_vm, needs, law_);
     std::vector<std::string> known;
     for (const auto& hwpts : by_vm) {
       for (const ArrangedHwpt& h : hwpts) known.push_back(h.id);
     }
-    plan = matched(running_, std::move(plan), request.host, law_, known);
-    complete(plan, request, files.retained, needs);
+    plan = matched(running_, std::move(plan), request_.host, law_, known);
+    complete(plan, files.retained, needs);
     if (auto thawed = thawed_feature(plan)) return refuse({std::move(*thawed)});
     answer_.verdict = Verdict::feasible;
     answer_.plan = std::move(plan);
@@ -92,19 +110,13 @@ class Decision {
   }
 
   // In frozen mode those who have a promise count as if they were there.
-  Arrangement arrange_in(const Request& request, const std::vector<Needs>& needs) const {
+  Arrangement arrange_arrivals(const std::vector<Needs>& needs) {
     const auto made = mode_ == HotplugPolicy::frozen ? NewHwpts::never : NewHwpts::allowed;
-    const VmIndex vm(vm_);
-    if (made == NewHwpts::allowed) return arrange(running_, request, vm, needs[vm_], made, law_, options_.budget);
-    Request promised = request;
-    for (const Promise& p : running_.promises) add_promise(promised.vms[vm_], p);
-    std::ranges::sort(promised.vms[vm_].devices, before);
-    return arrange(running_, promised, vm, needs[vm_], made, law_, options_.budget);
-  }
-
-  static bool before(const AssignedDevice& a, const AssignedDevice& b) {
-    if (a.host && b.host) return *a.host < *b.host;
-    return a.host.has_value() != b.host.has_value() ? a.host.has_value() : a.mdev < b.mdev;
+    const Marked marked(request_.vms[vm_]);
+    for (const Promise& p : running_.promises) {
+      if (made == NewHwpts::never) add_promise(request_.vms[vm_], p);
+    }
+    return arrange(running_, request_, VmIndex(vm_), needs[vm_], made, law_, options_.budget);
   }
 
   void add_promise(VirtualMachine& vm, const Promise& promise) const {
@@ -117,7 +129,9 @@ class Decision {
     expected.host = request_.host.find_device(promise.device);
     expected.expected = true;
     const auto there = [&](const AssignedDevice& d) { return d.host == expected.host; };
-    if (expected.host && std::ranges::none_of(vm.devices, there)) vm.devices.push_back(expected);
+    if (!expected.host || std::ranges::any_of(vm.devices, there)) return;
+    vm.devices.push_back(expected);
+    std::ranges::sort(vm.devices, device_before);
   }
 
   // The promised memory that was not plugged yet.
@@ -128,11 +142,10 @@ class Decision {
   }
 
   // What write_layout does not know.
-  void complete(Plan& plan, const Request& request, const std::vector<std::string>& retained,
-                const std::vector<Needs>& needs) const {
+  void complete(Plan& plan, const std::vector<std::string>& retained, const std::vector<Needs>& needs) {
     plan.fingerprint = running_.fingerprint;
     plan.preferences = running_.preferences;
-    plan.assumptions = assumed_facts(request);
+    plan.assumptions = assumed_facts(request_);
     for (PlannedIoas& ioas : plan.ioas) {
       const PlannedIoas* old = space_of(running_, ioas.vm);
       if (ioas.vm == vm().name) {
@@ -149,7 +162,7 @@ class Decision {
     std::ranges::sort(plan.kvm.because, [](const auto& a, const auto& b) {
       return is_uuid(a) != is_uuid(b) ? is_uuid(b) : natural_less(a, b);
     });
-    keep_promises(plan, request, needs);
+    keep_promises(plan, needs);
     std::vector<std::vector<std::string>> mediated;
     for (const PlannedIoas& ioas : plan.ioas) mediated.push_back(mediated_devices(plan, ioas.id));
     plan.steps = boot_steps(plan, mediated);
@@ -157,42 +170,42 @@ class Decision {
   }
 
   // Those that still hold, one after another; frozen mode holds all of them by the way it arranges.
-  void keep_promises(Plan& plan, Request request, const std::vector<Needs>& needs) const {
+  void keep_promises(Plan& plan, const std::vector<Needs>& needs) {
+    const Marked marked(request_.vms[vm_]);
     plan.unpromised = running_.unpromised;
     for (const Promise& p : running_.promises) {
       if (p.vm != vm().name) {
         plan.promises.push_back(p);
-        continue;
+      } else if (is_open(plan, p)) {
+        keep_promise(plan, p, needs);
       }
-      if (!is_open(plan, request.vms[vm_], p)) continue;
-      const VirtualMachine without = request.vms[vm_];
-      add_promise(request.vms[vm_], p);
-      std::ranges::sort(request.vms[vm_].devices, before);
-      plan.promises.push_back(p);
-      if (p.device.empty()) plan.promises.back().memory = *request.vms[vm_].expected_memory;
-      if (holds(plan, request, needs)) continue;
-      plan.promises.pop_back();
-      request.vms[vm_] = without;
     }
     PlannedIoas* ioas = space_of(plan, vm().name);
-    const auto& memory = request.vms[vm_].expected_memory;
+    const auto& memory = vm().expected_memory;
     if (ioas == nullptr || !memory) return;
     ioas->allowed = {*memory};
     for (const MemoryRange& m : ioas->memory) ioas->allowed.push_back(m.gpa);
     std::ranges::sort(ioas->allowed);
   }
 
-  // Not plugged yet, and its HWPT is still there.
-  bool is_open(const Plan& plan, const VirtualMachine& vm, const Promise& p) const {
-    if (space_of(plan, p.vm) == nullptr) return false;
-    if (p.device.empty()) return still_promised(vm, p.memory).has_value();
-    const auto index = request_.host.find_device(p.device);
-    const auto there = [&](const AssignedDevice& d) { return d.host == index; };
-    return find_hwpt(plan, p.hwpt) != nullptr && std::ranges::none_of(vm.devices, there);
+  void keep_promise(Plan& plan, const Promise& p, const std::vector<Needs>& needs) {
+    VirtualMachine without = vm();
+    add_promise(request_.vms[vm_], p);
+    plan.promises.push_back(p);
+    if (p.device.empty()) plan.promises.back().memory = *vm().expected_memory;
+    const VmIndex index(vm_);
+    if (arrange(plan, request_, index, needs[vm_], NewHwpts::never, law_, options_.budget).conflict.empty()) return;
+    plan.promises.pop_back();
+    request_.vms[vm_] = std::move(without);
   }
 
-  bool holds(const Plan& plan, const Request& request, const std::vector<Needs>& needs) const {
-    return arrange(plan, request, VmIndex(vm_), needs[vm_], NewHwpts::never, law_, options_.budget).conflict.empty();
+  // Not plugged yet, and its HWPT is still there.
+  bool is_open(const Plan& plan, const Promise& p) const {
+    if (space_of(plan, p.vm) == nullptr) return false;
+    if (p.device.empty()) return still_promised(vm(), p.memory).has_value();
+    const auto index = request_.host.find_device(p.device);
+    const auto there = [&](const AssignedDevice& d) { return d.host == index; };
+    return find_hwpt(plan, p.hwpt) != nullptr && std::ranges::none_of(vm().devices, there);
   }
 
   // In frozen mode: a feature that the new layout would change.
@@ -209,7 +222,7 @@ class Decision {
   }
 
   const Plan& running_;
-  const Request& request_;
+  Request& request_;
   std::size_t vm_;
   HotplugPolicy mode_;
   const Law& law_;
@@ -233,18 +246,31 @@ std::string in_words(const HotplugAnswer& a) {
 
 class Hotplug {
  public:
-  Hotplug(const Plan& running, Request request, std::size_t vm, HotplugPolicy mode, const Law& law,
+  Hotplug(const Plan& running, Request& request, std::size_t vm, HotplugPolicy mode, const Law& law,
           const HotplugOptions& options)
-      : running_(running), request_(std::move(request)), vm_(vm), mode_(mode), law_(law), options_(options) {}
+      : running_(running), request_(request), vm_(vm), mode_(mode), law_(law), options_(options) {}
 
   HotplugAnswer answer() {
     const std::vector<MissingFact> unknown = unknown_facts(request_);
     const bool complete = std::ranges::none_of(unknown, [](const auto& f) { return f.candidates.empty(); });
     if (!complete) return undecidable(unknown);
-    for (const MissingFact& f : unknown) f.set(request_, f.candidates[0]);
-    HotplugAnswer answer = decide(request_, mode_, options_.advice);
+    if (!unknown.empty()) return answer_for_unknown(unknown);
+    return finished(decide(request_, mode_, options_.advice));
+  }
+
+ private:
+  HotplugAnswer finished(HotplugAnswer answer) {
+    if (answer.verdict == Verdict::feasible) refuse_assumptions(answer);
+    if (answer.verdict == Verdict::infeasible && options_.advice == Advice::try_alternatives) advise(answer);
+    return answer;
+  }
+
+  HotplugAnswer answer_for_unknown(const std::vector<MissingFact>& unknown) {
+    Request completed = request_;
+    for (const MissingFact& f : unknown) f.set(completed, f.candidates[0]);
+    HotplugAnswer answer = decide(completed, mode_, options_.advice);
     for (const MissingFact& f : unknown) {
-      if (auto differs = deciding(answer, f)) {
+      if (auto differs = deciding(answer, completed, f)) {
         answer = {};
         answer.mode = mode_;
         answer.verdict = Verdict::undecided;
@@ -252,13 +278,10 @@ class Hotplug {
         return answer;
       }
     }
-    if (answer.verdict == Verdict::feasible) refuse_assumptions(answer);
-    if (answer.verdict == Verdict::infeasible && options_.advice == Advice::try_alternatives) advise(answer);
-    return answer;
+    return Hotplug(running_, completed, vm_, mode_, law_, options_).finished(std::move(answer));
   }
 
- private:
-  HotplugAnswer decide(const Request& request, HotplugPolicy mode, Advice advice) const {
+  HotplugAnswer decide(Request& request, HotplugPolicy mode, Advice advice) const {
     HotplugOptions options = options_;
     options.advice = advice;
     return Decision(running_, request, vm_, mode, law_, options).make();
@@ -275,9 +298,10 @@ class Hotplug {
   }
 
   // Another value of the fact that gives another answer.
-  std::optional<UnknownFact> deciding(const HotplugAnswer& base, const MissingFact& fact) const {
+  std::optional<UnknownFact> deciding(const HotplugAnswer& base, const Request& completed,
+                                      const MissingFact& fact) const {
     for (std::size_t c = 1; c < fact.candidates.size(); ++c) {
-      Request other = request_;
+      Request other = completed;
       fact.set(other, fact.candidates[c]);
       const HotplugAnswer answer = decide(other, mode_, Advice::none);
       if (same_answer(base, answer)) continue;
@@ -299,7 +323,7 @@ class Hotplug {
                                            first.fact, first.value)});
   }
 
-  void advise(HotplugAnswer& answer) const {
+  void advise(HotplugAnswer& answer) {
     constexpr std::array<HotplugPolicy, 3> kModes = {HotplugPolicy::frozen, HotplugPolicy::additive,
                                                      HotplugPolicy::converge};
     std::vector<Alternative> found;
@@ -324,11 +348,11 @@ class Hotplug {
     return text;
   }
 
-  std::optional<Alternative> try_to_retain() const {
+  std::optional<Alternative> try_to_retain() {
     if (mode_ == HotplugPolicy::converge || request_.policy.noncoherent_unplug == NoncoherentUnplug::retain) return {};
-    Request retaining = request_;
-    retaining.policy.noncoherent_unplug = NoncoherentUnplug::retain;
-    const HotplugAnswer other = decide(retaining, mode_, Advice::none);
+    request_.policy.noncoherent_unplug = NoncoherentUnplug::retain;
+    const HotplugAnswer other = decide(request_, mode_, Advice::none);
+    request_.policy.noncoherent_unplug = NoncoherentUnplug::release;
     if (other.verdict != Verdict::feasible) return {};
     return Alternative{
         "relax-policy",
@@ -337,7 +361,7 @@ class Hotplug {
   }
 
   const Plan& running_;
-  Request request_;
+  Request& request_;
   std::size_t vm_;
   HotplugPolicy mode_;
   const Law& law_;
@@ -346,12 +370,17 @@ class Hotplug {
 
 }  // namespace
 
+HotplugAnswer hotplug_in(const Plan& running, Request& changed, std::size_t vm, HotplugPolicy mode, const Law& law,
+                         const HotplugOptions& options) {
+  return Hotplug(running, changed, vm, mode, law, options).answer();
+}
+
 Result<HotplugAnswer> hotplug(const Plan& running, const Request& request, const Change& change, HotplugPolicy mode,
                               const Law& law, const HotplugOptions& options) {
   auto changed = changed_request(running, request, change);
   if (!changed) return tl::make_unexpected(changed.error());
   const std::size_t vm = *vm_of(*changed, change);
-  return Hotplug(running, std::move(*changed), vm, mode, law, options).answer();
+  return hotplug_in(running, *changed, vm, mode, law, options);
 }
 
 }  // namespace ioplan

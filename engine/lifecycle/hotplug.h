@@ -49,4 +49,9 @@ struct HotplugAnswer {
 Result<HotplugAnswer> hotplug(const Plan& running, const Request& request, const Change& change, HotplugPolicy mode,
                               const Law& law, const HotplugOptions& options = {});
 
+// The same for documents that are changed already (change.h), of which VM `vm` changed. They are marked meanwhile, and
+// left as they were.
+HotplugAnswer hotplug_in(const Plan& running, Request& changed, std::size_t vm, HotplugPolicy mode, const Law& law,
+                         const HotplugOptions& options = {});
+
 }  // namespace ioplan

@@ -86,6 +86,10 @@ struct VirtualMachine {
 std::vector<MemoryRange> machine_layout(MachineType type, CpuVendor vendor, std::uint64_t size,
                                         std::uint64_t pci_hole64_size, std::uint64_t hotplug_memory);
 
+// Where memory of this size is plugged: after what is mapped, at a multiple of 1 GiB and of the backing.
+// Requires: size above 0. Ends before it starts when 2^64 is too near.
+Range hotplug_range(const std::vector<MemoryRange>& mapped, std::uint64_t backing, std::uint64_t size);
+
 // QEMU's default size of the 64-bit PCI hole.
 std::uint64_t default_pci_hole64_size(MachineType type);
 
