@@ -118,6 +118,9 @@ class Replay {
     for (const MemoryRange& m : planned.memory) {
       if (!covers(allowed, m.gpa)) return "memory lies outside the allowed ranges";
     }
+    for (const Range& r : planned.allowed) {
+      if (!covers(allowed, r)) return "not all of what is to be allowed is";
+    }
     return "";
   }
 

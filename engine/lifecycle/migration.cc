@@ -52,7 +52,7 @@ class Destination {
     choose(0);
     if (!landing_.lands && first_) take(*first_);
     if (!seen_.dirty_tracking) {
-      refuse("migrate.dirty-tracking", {vm().name},
+      refuse("lifecycle.live", {vm().name},
              "not every HWPT of the source tracks dirty pages: the VM can only be stopped and moved");
     }
     return std::move(landing_);
@@ -81,14 +81,14 @@ class Destination {
     const auto& devices = source_.vms.front().devices;
     for (const AssignedDevice& assigned : devices) {
       if (!assigned.host) {
-        refuse("migrate.mediated", {assigned.mdev},
+        refuse("lifecycle.substitute", {assigned.mdev},
                fmt::format("the mediated device {} has no IOMMU that could be compared", assigned.mdev));
         continue;
       }
       const Device& device = source_.host.device(*assigned.host);
       candidates_.push_back({assigned, like(device)});
       if (candidates_.back().second.empty()) {
-        refuse("migrate.substitute", {device.id},
+        refuse("lifecycle.substitute", {device.id},
                fmt::format("{} has no device of the class of {}", landing_.host, device.id));
       }
     }
@@ -182,7 +182,7 @@ class Destination {
   std::vector<Conflict> worse(const Plan& plan) const {
     std::vector<Conflict> reasons;
     const auto miss = [&](std::string_view feature, const std::string& here, const std::string& there) {
-      reasons.push_back({fmt::format("migrate.{}", feature),
+      reasons.push_back({"lifecycle.guest-visible",
                          {landing_.host},
                          fmt::format("`{}` is {} at the source and {} there", feature, here, there)});
     };

@@ -78,6 +78,8 @@ class Planner {
     adopt_preferences(foresight.request, result);
     result.plan = write_plan(foresight.request, result.solved, bound, law_);
     result.plan.unpromised = foresight.unpromised;
+    Optimality& o = result.plan.optimality;
+    if (o.lower_bound < o.hwpts) o.proved[static_cast<std::size_t>(Objective::hwpts)] = false;
     sort_promises(foresight.request, result.plan);
   }
 
