@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 
 #include "engine/base/log2.h"
 
@@ -601,6 +602,17 @@ bool same_owner(const Host& host, const Table& table, const Device& device) {
          of_unit(unit, UnitFact::rtr_avail) == of_unit(host.unit(table.unit), UnitFact::rtr_avail);
 }
 
+bool equal_attributes(const Host& host, const Table& a, const Table& b) {
+  if (!same_owner(host, a, host.device(b.allocator))) return false;
+  const bool of_one_instance = a.driver == Driver::smmuv3 || a.driver == Driver::smmuv2 || a.driver == Driver::virtio;
+  if (of_one_instance && a.unit != b.unit) return false;
+  const auto kind = [](const Table& t) {
+    return std::tuple(t.flags, t.stage, t.format, t.levels, t.address_bits, t.aperture, t.page_sizes, t.enforces,
+                      t.incoherent, t.sync_map);
+  };
+  return kind(a) == kind(b);
+}
+
 // D2: a DIRECT region or a device without isolated MSI anywhere in the group refuses all of it.
 std::vector<std::string> group_refusals(const Host& host, const Device& device) {
   std::vector<std::string> why;
@@ -639,13 +651,13 @@ bool aligned(const std::vector<MemoryRange>& memory, std::uint64_t alignment) {
       memory, [&](const MemoryRange& m) { return m.gpa.start % alignment == 0 && (m.gpa.last + 1) % alignment == 0; });
 }
 
+bool takes_read_only(const Table& t) { return t.driver != Driver::intel || (t.flags & kNestParent) == 0; }
+
 bool can_hold(const Host& host, const Table& t, const std::vector<MemoryRange>& memory) {
   const std::uint64_t granule = lowest_bit(t.page_sizes);
   if (granule == 0 || granule > page_size(host) || !aligned(memory, granule)) return false;
   return std::ranges::all_of(memory, [&](const MemoryRange& m) {
-    const bool read_only_in_nest_parent =
-        m.access == Access::read_only && t.driver == Driver::intel && (t.flags & kNestParent) != 0;
-    return t.aperture.contains(m.gpa) && !read_only_in_nest_parent;
+    return t.aperture.contains(m.gpa) && (m.access == Access::read_write || takes_read_only(t));
   });
 }
 

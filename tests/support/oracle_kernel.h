@@ -48,6 +48,9 @@ bool attaches(const Host& host, const Table& table, const Device& device);
 // May a replace move the device from a HWPT to this one at all (KR 2.4 H3)? Owners: drivers, and s390's variants.
 bool same_owner(const Host& host, const Table& table, const Device& device);
 
+// Are the two HWPTs of the same kind (engine/lifecycle/README.md 1: everything but the allocator)?
+bool equal_attributes(const Host& host, const Table& a, const Table& b);
+
 const Unit& unit_of(const Host& host, const Device& device);
 std::uint64_t page_size(const Host& host);
 std::vector<DeviceIndex> group_of(const Host& host, DeviceIndex device);  // assigned or not, the device among them
@@ -73,6 +76,9 @@ bool aligned(const std::vector<MemoryRange>& memory, std::uint64_t alignment);
 
 // What the IOAS asks of a HWPT (KR 2.6, KR 10.8).
 bool can_hold(const Host& host, const Table& table, const std::vector<MemoryRange>& memory);
+
+// Intel's nesting parents cannot (KR 3.1).
+bool takes_read_only(const Table& table);
 
 // D5.
 std::uint64_t page_table_bytes(const Table& table, const std::vector<MemoryRange>& memory, std::uint64_t backing);
