@@ -388,6 +388,16 @@ PlugAnswer converge(const Request& after, const Layout& running) {
 
 Unplug unplug_of(const Policy& policy) { return read_unplug(policy); }
 
+std::optional<Layout> boot(const Request& request) {
+  Request explicit_ranges = request;
+  for (VirtualMachine& vm : explicit_ranges.vms) {
+    vm.memory.ranges = memory_of(vm);
+    vm.memory.size.reset();
+  }
+  const PlugAnswer answer = converge(explicit_ranges, {});
+  return answer.outcome == Outcome::feasible ? std::optional(answer.layout) : std::nullopt;
+}
+
 std::optional<Range> place_memory(const std::vector<MemoryRange>& mapped, std::uint64_t backing, std::uint64_t size) {
   std::uint64_t end = 0;
   for (const MemoryRange& m : mapped) {

@@ -46,6 +46,9 @@ struct PlugAnswer {
 PlugAnswer plug(const Request& request, const Layout& running, const PlugChange& change, HotplugPolicy mode,
                 Unplug unplug);
 
+// The VMs as `plan` boots them, by judge() (oracle.h); nothing when that is infeasible.
+std::optional<Layout> boot(const Request& request);
+
 // L1: the documents after the change, every VM as it runs. Nothing when the change makes no sense; `why` says why.
 std::optional<Request> request_after(const Request& request, const Layout& running, const PlugChange& change,
                                      std::vector<std::string>& why);
