@@ -23,6 +23,7 @@
 #include "backends/vfio/refusal.h"
 #include "constraints/kernel_law.h"
 #include "engine/apply/apply.h"
+#include "engine/base/text.h"
 #include "engine/document/load.h"
 #include "engine/planner/planner.h"
 #include "tests/support/fake_system.h"

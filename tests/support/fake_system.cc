@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "backends/vfio/device.h"
+#include "engine/base/text.h"
 
 namespace ioplan::fake {
 
