@@ -15,11 +15,11 @@ namespace ioplan {
 
 namespace {
 
-using Names = std::vector<std::string>;
+using Ids = std::vector<std::string>;
 
-Names without(const Names& from, const Names& what) {
+Ids without(const Ids& from, const Ids& what) {
   const std::set<std::string_view> drop(what.begin(), what.end());
-  Names left;
+  Ids left;
   std::ranges::copy_if(from, std::back_inserter(left), [&](const auto& n) { return !drop.contains(n); });
   return left;
 }
@@ -44,7 +44,7 @@ std::vector<MemoryRange> missing_from(const std::vector<MemoryRange>& there, con
 
 // Attached devices of one IOMMU group that change their HWPT: they move together.
 struct Move {
-  Names devices;  // ascending
+  Ids devices;  // ascending
   const PlannedHwpt* from = nullptr;
   const PlannedHwpt* to = nullptr;
 };
@@ -65,7 +65,7 @@ class Writer {
   }
 
   Transition write() {
-    const Names bound = bound_devices(running_), wanted = bound_devices(target_);
+    const Ids bound = bound_devices(running_), wanted = bound_devices(target_);
     shrink_memory();
     for (const std::string& d : without(wanted, bound)) open(d);
     depart();
@@ -98,13 +98,13 @@ class Writer {
 
   DeviceIndex index_of(const std::string& device) const { return *host_.find_device(device); }
 
-  std::map<std::uint32_t, Names> groups_of(const Homes& homes) const {
-    std::map<std::uint32_t, Names> groups;
+  std::map<std::uint32_t, Ids> groups_of(const Homes& homes) const {
+    std::map<std::uint32_t, Ids> groups;
     for (const auto& [device, home] : homes) groups[*host_.device(index_of(device)).group].push_back(device);
     return groups;
   }
 
-  void take_ids(const Names& group) {
+  void take_ids(const Ids& group) {
     const PlannedHwpt& home = *before_.at(group.front());
     ids_.take(home.id, home.stage, index_of(group.front()));
   }
@@ -160,7 +160,7 @@ class Writer {
   // HWPTs that departures alone leave empty go at once: that frees what they hold before anything new needs it.
   void depart() {
     for (const auto& [group, members] : groups_of(before_)) {
-      Names staying;
+      Ids staying;
       std::ranges::copy_if(members, std::back_inserter(staying), [&](const auto& d) { return stays(d); });
       for (const std::string& d : without(members, staying)) detach(d);
       if (staying.empty()) leave(members.front());
@@ -193,7 +193,7 @@ class Writer {
   }
 
   void make_hwpts() {
-    Names bound = bound_devices(running_);
+    Ids bound = bound_devices(running_);
     for (const std::string& d : bound_devices(target_)) bound.push_back(d);
     for (const PlannedHwpt& h : target_.hwpts) {
       if (h.automatic || find_hwpt(running_, h.id) != nullptr) continue;
@@ -310,7 +310,7 @@ class Writer {
   std::map<std::string, std::string> access_before_, access_after_;  // by mediated device its IOAS
   std::map<std::string, std::vector<Range>> allowed_;                // by IOAS, so far
   std::set<std::string> destroyed_;
-  Names guests_;  // bound only to allocate
+  Ids guests_;  // bound only to allocate
   Transition out_;
 };
 
