@@ -114,6 +114,9 @@ class Commands {
     command->add_option("--backend", apply_.backend, "sim: an in-process host with its IOMMUs; iommufd: this machine's, through /dev/iommu")
         ->check(CLI::IsMember({"sim", "iommufd", "type1"}))
         ->required();
+    command->add_option("--to", apply_.to, "with sim: go on to this layout, as `hotplug --plan-out` wrote it; may be given several times")
+        ->allow_extra_args(false)
+        ->type_name("PLAN");
     command->add_flag("--dry-run", apply_.dry_run, "print the steps and touch nothing");
     command->add_flag("--hold", apply_.hold, "with iommufd: keep the plan applied until SIGINT or SIGTERM; else it ends with the command");
     command->add_option("--fail-nth", apply_.fail_nth, "make the N-th operation of the simulator that can fail do so")

@@ -18,6 +18,7 @@
 #include "engine/check/check.h"
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
+#include "engine/lifecycle/transition.h"
 
 namespace ioplan::cli {
 
@@ -273,6 +274,8 @@ Result<void> require_backend(const ApplyArguments& arguments) {
   const bool real = arguments.backend == "iommufd";
   if (real && arguments.fail_nth != 0)
     return failure("`--fail-nth` makes the simulator fail", "give it with `--backend sim`");
+  if (real && !arguments.to.empty())
+    return failure("`--to` goes on from layout to layout on a simulated host", "give it with `--backend sim`");
   if (!real && arguments.hold) return failure("`--hold` keeps what the kernel holds", "give it with `--backend iommufd`");
   if (real || arguments.backend == "sim") return {};
   return failure(fmt::format("the backend `{}` is not there yet", arguments.backend),
@@ -295,15 +298,37 @@ ApplyReport apply_with_progress(const Plan& plan, const Host& host, Backend& bac
   return apply_plan(plan, host, backend, options);
 }
 
+// From one layout to the next, as `--to` names them. What stops on the way leaves the layout before.
+Outcome follow(const ApplyArguments& arguments, Plan running, const Host& host, Backend& backend) {
+  Outcome outcome;
+  for (const std::string& file : arguments.to) {
+    auto next = read_plan_file(file);
+    if (!next) return bad_input(next.error());
+    Plan target = matched(running, std::move(*next), host, kernel_law());
+    const Transition way = make_transition(running, target, host, kernel_law());
+    Plan shown = target;
+    shown.steps = way.steps;
+    outcome = told({shown, host, backend.name(), apply_transition(running, target, way.steps, host, backend), false},
+                   arguments.format);
+    if (outcome.code != kYes) return outcome;
+    running = std::move(target);
+  }
+  return outcome;
+}
+
 Outcome simulate(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
   auto machine = sim::Machine::create(host, kernel_law());
   if (!machine) return bad_input(machine.error());
   sim::SimBackend backend(**machine);
   if (arguments.dry_run)
     return told({plan, host, backend.name(), dry_run(plan, host, backend), true}, arguments.format);
-  (*machine)->fail_nth(arguments.fail_nth);
+  if (arguments.to.empty()) (*machine)->fail_nth(arguments.fail_nth);
   Outcome outcome =
       told({plan, host, backend.name(), apply_with_progress(plan, host, backend), false}, arguments.format);
+  if (!arguments.to.empty() && outcome.code == kYes) {
+    (*machine)->fail_nth(arguments.fail_nth);
+    outcome = follow(arguments, plan, host, backend);
+  }
   if (arguments.fail_nth != 0 && !(*machine)->injected()) {
     outcome.err +=
         fmt::format("warning: fewer than {} operations that can fail were needed; none failed\n", arguments.fail_nth);

@@ -36,7 +36,8 @@ struct ApplyArguments {
   std::string backend;
   bool dry_run = false;
   bool hold = false;           // keep what the kernel holds until a signal
-  std::uint64_t fail_nth = 0;  // of the simulator's operations that can fail; 0: none
+  std::uint64_t fail_nth = 0;  // of the simulator's operations that can fail (of those that `to` needs); 0: none
+  std::vector<std::string> to;  // layouts to go on to, one after another; sim
   std::vector<std::string> files;
   Format format = Format::text;
 };
