@@ -126,6 +126,20 @@ TEST_F(Cli, SaysYesNoAndUndecided) {
   EXPECT_EQ(plan["unknown"][0]["fact"], "iommus.u.ecap");
 }
 
+// Nothing is mapped for whom nothing is passed through; the judge, who doubts every plan, agrees.
+TEST_F(Cli, AVmWithoutDevicesNeedsNothing) {
+  write("vm.yaml", "apiVersion: ioplan/v1\nkind: VirtualMachine\nname: bare\nmemory: {size: 4GiB}\n");
+  const std::string host = source_folder().string() + "/examples/three-drhd/host.yaml";
+  const Ran alone = run({"plan", host, "vm.yaml", "-o", "json"});
+  EXPECT_EQ(alone.exit, 0) << alone.err;
+  const auto plan = nlohmann::json::parse(alone.out);
+  EXPECT_TRUE(plan["ioas"].empty());
+  EXPECT_EQ(plan["resources"]["pinned_bytes"], 0);
+  const Ran beside = run({"plan", host, "vm.yaml", source_folder().string() + "/examples/three-drhd/vm.yaml"});
+  EXPECT_EQ(beside.exit, 0) << beside.err;
+  EXPECT_NE(beside.out.find("1 HWPT"), std::string::npos) << beside.out;
+}
+
 TEST_F(Cli, UsageErrors) {
   expect_bad(ran(""), "error: a subcommand is required\nhelp: `ioplan --help` shows how\n");
   expect_bad(ran("paln x"), "error: no command `paln`\nhelp: did you mean `plan`?\n");

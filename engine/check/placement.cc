@@ -27,9 +27,10 @@ void check_address_spaces(const Court& court) {
     ++of_vm[ioas.vm];
   }
   for (const Scene& scene : court.world.scenes) {
-    if (of_vm[scene.vm->name] != 1) {
+    const int there = of_vm[scene.vm->name], wanted = scene.has_devices() ? 1 : 0;
+    if (there != wanted) {
       court.object(placement, {scene.vm->name},
-                   fmt::format("`{}` has {} IOASes instead of one", scene.vm->name, of_vm[scene.vm->name]));
+                   fmt::format("`{}` has {} IOASes instead of {}", scene.vm->name, there, wanted == 1 ? "one" : "none"));
     }
   }
 }

@@ -69,12 +69,13 @@ void check_kvm(const Court& court) {
 void check_resources(const Court& court, const std::vector<Seat>& seats) {
   std::uint64_t pinned = 0;
   std::uint64_t allowance = 0;
+  ObjectiveValues values;
   for (const Scene& scene : court.world.scenes) {
+    if (!scene.has_devices()) continue;
+    ++values[Objective::ioas];
     pinned += mapped_bytes(scene);
     allowance += scene.entries.empty() ? 0 : kGiB;
   }
-  ObjectiveValues values;
-  values[Objective::ioas] = court.world.scenes.size();
   for (const Seat& seat : seats) {
     ++values[Objective::hwpts];
     if (!seat.hwpt) continue;

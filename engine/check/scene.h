@@ -49,6 +49,7 @@ struct Scene {
 
   bool assigns(std::size_t device) const;
   bool expects(std::size_t device) const;  // it is only expected: a place is kept for it
+  bool has_devices() const { return !entries.empty() || !mediated.empty(); }  // else it needs no IOAS
 };
 
 // Preferred needs that count as required, by VM.

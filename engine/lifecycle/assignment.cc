@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 namespace ioplan {
 
@@ -12,9 +13,9 @@ constexpr std::int64_t kFar = std::numeric_limits<std::int64_t>::max() / 4;
 // The square matrix of costs: a pair that may not be matched costs nothing and gains nothing.
 class Hungarian {
  public:
-  explicit Hungarian(const WeightMatrix& weight) : weight_(weight) {
-    const std::size_t columns = weight.empty() ? 0 : weight[0].size();
-    size_ = std::max(weight.size(), columns);
+  explicit Hungarian(WeightMatrix weight) : weight_(std::move(weight)) {
+    const std::size_t columns = weight_.empty() ? 0 : weight_[0].size();
+    size_ = std::max(weight_.size(), columns);
     row_of_.assign(size_ + 1, 0);
     by_row_.assign(size_ + 1, 0);
     by_column_.assign(size_ + 1, 0);
@@ -76,7 +77,7 @@ class Hungarian {
     for (; at != 0; at = before[at]) row_of_[at] = row_of_[before[at]];
   }
 
-  const WeightMatrix& weight_;
+  WeightMatrix weight_;
   std::size_t size_ = 0;
   std::vector<std::size_t> row_of_;               // by column; 0 none
   std::vector<std::int64_t> by_row_, by_column_;  // potentials
@@ -84,6 +85,13 @@ class Hungarian {
 
 // Larger ones keep the method's own choice, which depends on nothing but the matrix.
 constexpr std::size_t kMostRefined = 16;
+
+// The pair is decided: nobody else takes part in either.
+WeightMatrix without(WeightMatrix weight, std::size_t row, std::optional<std::size_t> column) {
+  for (auto& cell : weight[row]) cell.reset();
+  for (std::size_t r = 0; column && r < weight.size(); ++r) weight[r][*column].reset();
+  return weight;
+}
 
 }  // namespace
 
@@ -93,16 +101,16 @@ std::vector<std::optional<std::size_t>> best_matching(const WeightMatrix& weight
   if (weight.size() > kMostRefined || (!weight.empty() && weight[0].size() > kMostRefined)) return chosen;
   // Row by row the lowest column that a best matching gives it.
   WeightMatrix left = weight;
+  std::int64_t gained = 0;
   for (std::size_t row = 0; row < weight.size(); ++row) {
-    const auto all = left[row];
-    for (std::size_t column = 0; column <= all.size(); ++column) {
-      for (std::size_t c = 0; c < all.size(); ++c) left[row][c] = c == column ? all[c] : std::nullopt;
-      if ((column == all.size() || all[column]) && Hungarian(left).total() == best.total()) {
-        chosen[row] = column == all.size() ? std::nullopt : std::optional(column);
-        break;
-      }
+    chosen[row].reset();
+    for (std::size_t column = 0; column < weight[row].size() && !chosen[row]; ++column) {
+      if (!left[row][column]) continue;
+      const std::int64_t rest = Hungarian(without(left, row, column)).total();
+      if (gained + *left[row][column] + rest == best.total()) chosen[row] = column;
     }
-    for (std::size_t r = row + 1; chosen[row] && r < weight.size(); ++r) left[r][*chosen[row]] = std::nullopt;
+    if (chosen[row]) gained += *left[row][*chosen[row]];
+    left = without(std::move(left), row, chosen[row]);
   }
   return chosen;
 }

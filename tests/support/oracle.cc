@@ -912,7 +912,9 @@ Answer judge(const Request& request) {
   Answer answer;
   const Order& order = request.policy.objectives;
   std::vector<Problem> problems;
-  for (std::size_t v = 0; v < request.vms.size(); ++v) problems.push_back(problem_of(request, v));
+  for (std::size_t v = 0; v < request.vms.size(); ++v) {
+    if (!request.vms[v].devices.empty()) problems.push_back(problem_of(request, v));
+  }
   std::vector<Solved> solved;
   bool feasible = true;
   for (Problem& p : problems) {
