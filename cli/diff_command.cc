@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "cli/lifecycle_text.h"
@@ -14,6 +15,8 @@
 namespace ioplan::cli {
 
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 struct Comparison {
   Plan before, after;  // matched
@@ -43,9 +46,12 @@ std::string text_of(const Comparison& c) {
 }
 
 std::string json_of(const Comparison& c) {
-  const Json document{{"same", c.transition.steps.empty()},      {"interrupted", c.transition.interrupted},
-                      {"stopped", c.transition.stopped},         {"guest", guest_json(c.guest)},
-                      {"steps", steps_json(c.transition.steps)}, {"plan", Json::parse(to_json(c.after))}};
+  const Json document{{"same", c.transition.steps.empty()},
+                      {"interrupted", c.transition.interrupted},
+                      {"stopped", c.transition.stopped},
+                      {"guest", Json::parse(guest_json(c.guest))},
+                      {"steps", Json::parse(steps_json(c.transition.steps))},
+                      {"plan", Json::parse(to_json(c.after))}};
   return document.dump(2) + "\n";
 }
 

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "cli/commands.h"
 #include "cli/lifecycle_text.h"
 #include "cli/plan_text.h"
@@ -10,6 +12,8 @@
 namespace ioplan::cli {
 
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 std::string room_text(const DeviceHeadroom& d) {
   const std::string note = d.because.empty() ? "" : "; the guest notices " + d.because;

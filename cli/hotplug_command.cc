@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "cli/lifecycle_text.h"
@@ -18,6 +19,8 @@
 namespace ioplan::cli {
 
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 constexpr std::uint64_t kType1Entries = 65535;  // vfio_iommu_type1's dma_entry_limit
 
@@ -117,12 +120,12 @@ std::string json_of(const HotplugAnswer& answer) {
                 {"mode", word(answer.mode)},
                 {"interrupted", answer.transition.interrupted},
                 {"stopped", answer.transition.stopped},
-                {"guest", guest_json(answer.guest)},
-                {"steps", steps_json(answer.transition.steps)},
+                {"guest", Json::parse(guest_json(answer.guest))},
+                {"steps", Json::parse(steps_json(answer.transition.steps))},
                 {"dma_entries", dma_entries(answer.plan)},
-                {"conflict", part_of_plan(carrier, "conflict")},
+                {"conflict", Json::parse(part_of_plan(carrier, "conflict"))},
                 {"alternatives", Json::array()},
-                {"unknown", part_of_plan(carrier, "unknown")},
+                {"unknown", Json::parse(part_of_plan(carrier, "unknown"))},
                 {"plan", nullptr}};
   for (const Alternative& a : answer.alternatives) {
     document["alternatives"].push_back({{"change", a.change}, {"subjects", a.subjects}, {"text", a.text}});

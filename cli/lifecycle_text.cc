@@ -2,12 +2,16 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "engine/apply/apply.h"
 #include "engine/document/plan_document.h"
 
 namespace ioplan::cli {
 
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 std::string interrupted_text(const Transition& t) {
   if (t.interrupted.empty()) return "nobody";
@@ -40,20 +44,20 @@ std::string conflict_text(const std::vector<Conflict>& conflict) {
   return text + fmt::format("  [{}]\n", rules);
 }
 
-Json part_of_plan(const Plan& plan, const std::string& key) { return Json::parse(to_json(plan))[key]; }
+std::string part_of_plan(const Plan& plan, const std::string& key) { return Json::parse(to_json(plan))[key].dump(); }
 
-Json steps_json(const std::vector<Step>& steps) {
+std::string steps_json(const std::vector<Step>& steps) {
   Plan carrier;
   carrier.steps = steps;
   return part_of_plan(carrier, "steps");
 }
 
-Json guest_json(const std::vector<FeatureChange>& guest) {
+std::string guest_json(const std::vector<FeatureChange>& guest) {
   Json list = Json::array();
   for (const FeatureChange& c : guest) {
     list.push_back({{"vm", c.vm}, {"feature", c.feature}, {"before", c.before}, {"after", c.after}});
   }
-  return list;
+  return list.dump();
 }
 
 }  // namespace ioplan::cli

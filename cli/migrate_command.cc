@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "cli/lifecycle_text.h"
@@ -12,6 +13,8 @@
 namespace ioplan::cli {
 
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 std::string_view verdict_of(const Landing& l) {
   if (!l.lands) return "no";
@@ -43,8 +46,8 @@ std::string json_of(const std::vector<Landing>& landings) {
                         {"lands", l.lands},
                         {"live", l.lands && l.live},
                         {"substitutes", std::move(substitutes)},
-                        {"differences", guest_json(l.differences)},
-                        {"reasons", part_of_plan(carrier, "conflict")},
+                        {"differences", Json::parse(guest_json(l.differences))},
+                        {"reasons", Json::parse(part_of_plan(carrier, "conflict"))},
                         {"plan", l.lands ? Json::parse(to_json(l.plan)) : Json(nullptr)}});
   }
   return document.dump(2) + "\n";

@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include <nlohmann/json.hpp>
+
 #include "backends/sim/machine.h"
 #include "backends/sim/sim_backend.h"
 #include "cli/commands.h"
@@ -17,6 +19,8 @@
 namespace ioplan::cli {
 
 namespace {
+
+using Json = nlohmann::ordered_json;
 
 std::string text_of(const std::vector<Difference>& differences) {
   if (differences.empty()) return "no drift: everything that can be seen is as planned\n";

@@ -117,7 +117,7 @@ const std::vector<Library>& libraries() {
       {"boost/uuid/", {"engine/model"}, false},
       {"fmt/",
        {"engine/base", "engine/model", "engine/document", "engine/solve", "engine/explain", "engine/planner",
-        "engine/check", "engine/apply", "backends/sim", "backends/vfio", "backends/iommufd", "cli"},
+        "engine/check", "engine/apply", "engine/lifecycle", "backends/sim", "backends/vfio", "backends/iommufd", "cli"},
        true},
       {"tl/expected.hpp", {"engine/base", "backends/sim"}, true},
       {"CLI/", {"cli"}, false},

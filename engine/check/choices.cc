@@ -255,7 +255,6 @@ std::uint8_t needed_flags(const Scene& scene) {
   bool nest = scene.asks[VmQ::needs_nest_parent] != 0;
   bool pasid = scene.asks[VmQ::needs_pasid] != 0;
   for (const AssignedDevice* entry : scene.entries) {
-    if (entry->expected) continue;
     const DeviceQuantities& q = scene.quantities.at(entry->host->index());
     dirty |= q[DeviceQ::required_dirty_tracking] != 0;
     nest |= q[DeviceQ::required_nest_parent] != 0;

@@ -1,6 +1,5 @@
 #include "engine/model/features.h"
 
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <bit>

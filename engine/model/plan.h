@@ -38,9 +38,9 @@ struct PlannedIoas {
   std::vector<ReservedRegion> reserved;  // of the attached devices, merged by type; sorted
   std::uint64_t alignment = 1;           // bytes
   std::vector<MemoryRange> memory;       // what is mapped; IOVA = GPA
-  std::vector<Range> allowed;            // IOVA that nothing may reserve: memory, and memory promised; sorted
-  std::vector<std::string> retained;     // unplugged, but their VFIO files stay with KVM (engine/lifecycle/README.md 4)
   std::uint64_t backing = 4096;
+  std::vector<Range> allowed;         // IOVA that nothing may reserve: memory, and memory promised; empty: the memory
+  std::vector<std::string> retained;  // unplugged, but their VFIO files stay with KVM (engine/lifecycle/README.md 4)
 
   friend bool operator==(const PlannedIoas&, const PlannedIoas&) = default;
 };

@@ -132,7 +132,6 @@ class Builder {
       demands.nest_parent |= rule->nest_parent;
       demands.pasid |= rule->pasid;
       demands.cache_coherency |= rule->enforce_cache_coherency;
-      if (assigned.expected) continue;
       problem_.needed_flags |= static_cast<std::uint8_t>((rule->dirty_tracking ? kDirtyTracking : 0) |
                                                          (rule->nest_parent ? kNestParent : 0) |
                                                          (rule->pasid ? kPasid : 0));
