@@ -18,13 +18,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Comparison {
+struct Layouts {
   Plan before, after;  // matched
   Transition transition;
   std::vector<FeatureChange> guest;
 };
 
-std::string layouts_text(const Comparison& c) {
+std::string layouts_text(const Layouts& c) {
   std::string text;
   for (const PlannedHwpt& h : c.before.hwpts) {
     const PlannedHwpt* now = find_hwpt(c.after, h.id);
@@ -40,12 +40,12 @@ std::string layouts_text(const Comparison& c) {
   return text;
 }
 
-std::string text_of(const Comparison& c) {
+std::string text_of(const Layouts& c) {
   if (c.transition.steps.empty()) return "the layouts are the same, but for names\n";
   return "the layouts differ\n\n" + layouts_text(c) + "\n" + transition_text(c.transition, c.guest);
 }
 
-std::string json_of(const Comparison& c) {
+std::string json_of(const Layouts& c) {
   const Json document{{"same", c.transition.steps.empty()},
                       {"interrupted", c.transition.interrupted},
                       {"stopped", c.transition.stopped},
@@ -65,7 +65,7 @@ Outcome diff_command(const DiffArguments& arguments) {
   auto after = running_plan(arguments.after, loaded->request);
   if (!after) return bad_input(after.error());
   const Host& host = loaded->request.host;
-  Comparison c;
+  Layouts c;
   c.before = std::move(*before);
   c.after = matched(c.before, std::move(*after), host, kernel_law());
   c.transition = make_transition(c.before, c.after, host, kernel_law());

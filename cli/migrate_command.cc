@@ -65,7 +65,7 @@ Outcome migrate_command(const MigrateArguments& arguments) {
   }
   std::vector<Host> destinations;
   for (const std::string& file : arguments.to) {
-    auto there = load({file});
+    auto there = load({&file, 1});
     if (!there) return bad_input(there.error());
     if (there->request.host.name.empty()) there->request.host.name = file;
     destinations.push_back(std::move(there->request.host));

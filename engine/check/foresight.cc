@@ -12,31 +12,67 @@ namespace {
 
 std::uint64_t lowest_page(const PlannedHwpt& h) { return h.page_sizes & (~h.page_sizes + 1); }
 
-// The guest-visible features of one VM, as the document writes them; nothing for a VM without HWPTs.
-std::vector<std::pair<std::string, std::string>> features(const Court& court, const PlannedIoas& ioas) {
-  std::uint64_t pages = ~std::uint64_t{0}, granule = 0;
-  unsigned bits = 64;
-  bool any = false, dirty = true;
-  for (const PlannedHwpt& h : court.plan.hwpts) {
-    if (h.ioas != ioas.id) continue;
-    any = true;
-    pages &= h.page_sizes;
-    granule = std::max(granule, lowest_page(h));
-    bits = std::min(bits, h.address_bits);
-    dirty = dirty && (h.flags & kDirtyTracking) != 0;
+bool tracks(const PlannedHwpt& h) { return (h.flags & kDirtyTracking) != 0; }
+
+// The guest-visible features of one VM, as the document writes them, with the allocators of the HWPTs that make each
+// so.
+class Seen {
+ public:
+  Seen(const Court& court, const PlannedIoas& ioas) : court_(court), scene_(court.world.scene(ioas.vm)), vm_(ioas.vm) {
+    for (const PlannedHwpt& h : court.plan.hwpts) {
+      if (h.ioas == ioas.id) hwpts_.push_back(&h);
+    }
   }
-  const Scene* scene = court.world.scene(ioas.vm);
-  if (!any || scene == nullptr) return {};
-  bool noncoherent = !scene->mediated.empty();
-  for (const AssignedDevice* e : scene->entries) {
-    noncoherent |= scene->quantities.at(e->host->index())[DeviceQ::enforce_cache_coherency] == 0;
+
+  std::vector<FrozenFeature> list() {
+    if (hwpts_.empty() || scene_ == nullptr) return {};
+    std::uint64_t common = ~std::uint64_t{0}, all = 0, granule = 0;
+    unsigned bits = 64;
+    bool dirty = true;
+    for (const PlannedHwpt* h : hwpts_) {
+      common &= h->page_sizes;
+      all |= h->page_sizes;
+      granule = std::max(granule, lowest_page(*h));
+      bits = std::min(bits, h->address_bits);
+      dirty = dirty && tracks(*h);
+    }
+    add("page_sizes", format_page_sizes(common), [&](const auto& h) { return common == all || h.page_sizes != all; });
+    add("address_bits", std::to_string(bits), [&](const auto& h) { return h.address_bits == bits; });
+    add("granule", format_size(granule), [&](const auto& h) { return lowest_page(h) == granule; });
+    add("dirty_tracking", dirty ? "true" : "false", [&](const auto& h) { return tracks(h) == dirty; });
+    add_coherency();
+    return found_;
   }
-  return {{"page_sizes", format_page_sizes(pages)},
-          {"address_bits", std::to_string(bits)},
-          {"granule", format_size(granule)},
-          {"dirty_tracking", dirty ? "true" : "false"},
-          {"noncoherent_dma", noncoherent ? "true" : "false"}};
-}
+
+ private:
+  template <class Which>
+  void add(std::string feature, std::string value, Which which) {
+    std::set<std::string, bool (*)(std::string_view, std::string_view)> because(natural_less);
+    for (const PlannedHwpt* h : hwpts_) {
+      if (which(*h)) because.insert(h->allocator);
+    }
+    found_.push_back({vm_, std::move(feature), std::move(value), {because.begin(), because.end()}});
+  }
+
+  void add_coherency() {
+    std::vector<std::string> because;
+    for (const AssignedDevice* e : scene_->entries) {
+      const std::size_t d = e->host->index();
+      if (scene_->quantities.at(d)[DeviceQ::enforce_cache_coherency] == 0) because.push_back(court_.world.id(d));
+    }
+    std::vector<std::string> mediated = scene_->mediated;
+    std::sort(mediated.begin(), mediated.end());
+    because.insert(because.end(), mediated.begin(), mediated.end());
+    const bool noncoherent = !because.empty();
+    found_.push_back({vm_, "noncoherent_dma", noncoherent ? "true" : "false", std::move(because)});
+  }
+
+  const Court& court_;
+  const Scene* scene_;
+  std::string vm_;
+  std::vector<const PlannedHwpt*> hwpts_;
+  std::vector<FrozenFeature> found_;
+};
 
 bool expected(const Court& court, const Scene& scene, std::size_t device) {
   const Device& d = court.world.host().devices[device];
@@ -70,13 +106,12 @@ std::string fault_of(const Court& court, const Promise& promise) {
 
 void check_frozen(const Court& court) {
   if (court.plan.frozen.empty()) return;  // plans of older versions say nothing
-  std::set<std::pair<std::string, std::string>> stated, real;
-  for (const FrozenFeature& f : court.plan.frozen) stated.emplace(f.vm + " " + f.feature, f.value);
+  std::vector<FrozenFeature> real;
   for (const PlannedIoas& ioas : court.plan.ioas) {
-    for (const auto& [feature, value] : features(court, ioas)) real.emplace(ioas.vm + " " + feature, value);
+    for (FrozenFeature& f : Seen(court, ioas).list()) real.push_back(std::move(f));
   }
-  if (stated != real || stated.size() != court.plan.frozen.size()) {
-    court.object(obligation::frozen, {}, "`frozen` does not state what the HWPTs and KVM's verdict are");
+  if (court.plan.frozen != real) {
+    court.object(obligation::frozen, {}, "`frozen` does not state what the HWPTs and KVM's verdict are, and why");
   }
 }
 
