@@ -82,6 +82,9 @@ class Arranger {
   // Those that keep a device, and in frozen mode all.
   void find_standing() {
     const PlannedIoas* ioas = space_of(running_, vm_.name);
+    for (const PlannedHwpt& h : running_.hwpts) {
+      if (ioas == nullptr || h.ioas != ioas->id) take_ids_of_another_vm(h);
+    }
     if (ioas == nullptr) return;
     std::set<std::string_view> wanted;
     for (const AssignedDevice& d : vm_.devices) {
@@ -90,9 +93,14 @@ class Arranger {
     for (const PlannedHwpt& h : running_.hwpts) {
       if (h.ioas != ioas->id) continue;
       const bool kept = std::ranges::any_of(h.devices, [&](const auto& d) { return wanted.contains(d); });
-      if (kept || made_ == NewHwpts::never) standing_.push_back({&h, offer_of(h), {}});
+      const bool stays_empty = made_ == NewHwpts::never && !h.automatic;  // the kernel destroys automatic ones
+      if (kept || stays_empty) standing_.push_back({&h, offer_of(h), {}});
     }
     std::ranges::sort(standing_, {}, [](const Standing& s) { return number_of(s.hwpt->id); });
+  }
+
+  void take_ids_of_another_vm(const PlannedHwpt& h) {
+    for (const std::string& d : h.devices) ids_.take(h.id, h.stage, *request_.host.find_device(d));
   }
 
   Offer offer_of(const PlannedHwpt& h) const {
