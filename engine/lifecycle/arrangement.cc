@@ -117,6 +117,7 @@ class Arranger {
 
   // Every item with a device that stays (or a promise) has its place; the others arrive.
   void place_those_who_stay() {
+    note_places();
     for (std::uint32_t i = 0; i < problem().items.size(); ++i) {
       std::set<std::size_t> homes;
       for (const DeviceIndex d : item(i).assigned) {
@@ -128,14 +129,19 @@ class Arranger {
     }
   }
 
+  // Of a device that is attached, or has a promise in frozen mode.
   std::optional<std::size_t> standing_of(const std::string& device) const {
-    const auto promise = std::ranges::find(running_.promises, device, &Promise::device);
+    const auto it = place_of_.find(device);
+    return it == place_of_.end() ? std::nullopt : std::optional(it->second);
+  }
+
+  void note_places() {
     for (std::size_t s = 0; s < standing_.size(); ++s) {
-      const PlannedHwpt& h = *standing_[s].hwpt;
-      const bool promised = promise != running_.promises.end() && promise->hwpt == h.id && made_ == NewHwpts::never;
-      if (promised || std::ranges::find(h.devices, device) != h.devices.end()) return s;
+      for (const std::string& d : standing_[s].hwpt->devices) place_of_[d] = s;
+      for (const Promise& p : running_.promises) {
+        if (made_ == NewHwpts::never && !p.device.empty() && p.hwpt == standing_[s].hwpt->id) place_of_[p.device] = s;
+      }
     }
-    return std::nullopt;
   }
 
   void tear(std::uint32_t i, const std::set<std::size_t>& homes) {
@@ -468,6 +474,7 @@ class Arranger {
   const VirtualMachine& vm_;
   DomainIds ids_;  // of those who stay
   std::vector<Standing> standing_;
+  std::map<std::string_view, std::size_t> place_of_;  // by device its standing HWPT
   std::vector<std::uint32_t> arriving_;               // items
   std::vector<std::vector<std::uint32_t>> elements_;  // arriving items that go together
   std::vector<std::optional<std::size_t>> choice_;    // by element: a standing HWPT, or a new one

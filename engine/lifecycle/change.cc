@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "engine/base/text.h"
@@ -20,11 +21,14 @@ std::uint64_t bytes_in(const std::vector<MemoryRange>& memory) {
   return bytes;
 }
 
-// The documents' entry for the device, for its name and labels; a new one when they have none.
-AssignedDevice assigned(const VirtualMachine& documented, const Host& host, const std::string& id) {
-  for (const AssignedDevice& d : documented.devices) {
-    if (d.host ? host.device(*d.host).id == id : d.mdev == id) return d;
-  }
+// The documents' entries by device, for names and labels.
+std::map<std::string_view, const AssignedDevice*> entries_of(const VirtualMachine& documented, const Host& host) {
+  std::map<std::string_view, const AssignedDevice*> entries;
+  for (const AssignedDevice& d : documented.devices) entries[d.host ? host.device(*d.host).id : d.mdev] = &d;
+  return entries;
+}
+
+AssignedDevice fresh_entry(const Host& host, const std::string& id) {
   AssignedDevice fresh;
   fresh.host = host.find_device(id);
   if (!fresh.host) fresh.mdev = id;
@@ -38,8 +42,12 @@ bool device_before(const AssignedDevice& a, const AssignedDevice& b) {
 
 void set_devices(VirtualMachine& vm, const Host& host, const std::set<std::string>& ids) {
   const VirtualMachine documented = vm;
+  const auto entries = entries_of(documented, host);
   vm.devices.clear();
-  for (const std::string& id : ids) vm.devices.push_back(assigned(documented, host, id));
+  for (const std::string& id : ids) {
+    const auto entry = entries.find(id);
+    vm.devices.push_back(entry == entries.end() ? fresh_entry(host, id) : *entry->second);
+  }
   std::ranges::sort(vm.devices, device_before);
   const auto named = [&](const std::string& name) {
     return std::ranges::any_of(vm.devices, [&](const AssignedDevice& d) {
