@@ -119,11 +119,11 @@ std::vector<std::string> attached_devices(const Plan& plan, std::string_view ioa
 std::vector<std::string> bound_devices(const Plan& plan) {
   std::vector<std::string> found;
   for (const PlannedIoas& ioas : plan.ioas) {
-    for (const auto& devices : {attached_devices(plan, ioas.id), mediated_devices(plan, ioas.id), ioas.retained}) {
+    for (const auto& devices : {mediated_devices(plan, ioas.id), ioas.retained}) {
       found.insert(found.end(), devices.begin(), devices.end());
     }
   }
-  std::ranges::sort(found, natural_less);
+  for (const PlannedHwpt& h : plan.hwpts) found.insert(found.end(), h.devices.begin(), h.devices.end());
   return found;
 }
 

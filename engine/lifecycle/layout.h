@@ -24,7 +24,7 @@ const PlannedHwpt* home_of(const Plan& plan, std::string_view device);
 // Host devices attached to HWPTs of this address space, ascending.
 std::vector<std::string> attached_devices(const Plan& plan, std::string_view ioas);
 
-// Attached, mediated and retained devices of all VMs, ascending.
+// Attached, mediated and retained devices of all VMs, in no order.
 std::vector<std::string> bound_devices(const Plan& plan);
 
 // What nothing may reserve in this address space: `allowed`, or the memory where that says nothing.

@@ -96,8 +96,10 @@ class Matcher {
 
   void keep(PlannedHwpt& target, const PlannedHwpt& running) {
     name_of_[&target] = running.id;
-    const auto devices = attached_devices(target_, target.ioas);
-    if (std::ranges::find(devices, running.allocator) != devices.end()) target.allocator = running.allocator;
+    const bool is_there = std::ranges::any_of(target_.hwpts, [&](const PlannedHwpt& h) {
+      return h.ioas == target.ioas && std::ranges::find(h.devices, running.allocator) != h.devices.end();
+    });
+    if (is_there) target.allocator = running.allocator;
   }
 
   void name_the_new() {

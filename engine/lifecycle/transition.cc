@@ -21,6 +21,7 @@ Ids without(const Ids& from, const Ids& what) {
   const std::set<std::string_view> drop(what.begin(), what.end());
   Ids left;
   std::ranges::copy_if(from, std::back_inserter(left), [&](const auto& n) { return !drop.contains(n); });
+  std::ranges::sort(left, natural_less);
   return left;
 }
 
@@ -83,7 +84,7 @@ class Writer {
   }
 
  private:
-  using Homes = std::map<std::string, const PlannedHwpt*, bool (*)(std::string_view, std::string_view)>;
+  using Homes = std::map<std::string, const PlannedHwpt*>;
 
   Step& step(StepKind kind) {
     out_.steps.emplace_back().kind = kind;
@@ -273,9 +274,12 @@ class Writer {
   }
 
   void arrive() {
+    Ids arrivals;
     for (const auto& [device, home] : after_) {
-      if (!before_.contains(device)) attach(device, *home);
+      if (!before_.contains(device)) arrivals.push_back(device);
     }
+    std::ranges::sort(arrivals, natural_less);  // few; all devices would cost more than the rest of the answer
+    for (const std::string& d : arrivals) attach(d, *after_.at(d));
     for (const auto& [mdev, ioas] : access_after_) {
       if (access_before_.contains(mdev)) continue;
       Step& s = step(StepKind::attach_ioas);
@@ -306,7 +310,7 @@ class Writer {
   const Plan& target_;
   const Host& host_;
   DomainIds ids_;
-  Homes before_{natural_less}, after_{natural_less};
+  Homes before_, after_;
   std::map<std::string, std::string> access_before_, access_after_;  // by mediated device its IOAS
   std::map<std::string, std::vector<Range>> allowed_;                // by IOAS, so far
   std::set<std::string> destroyed_;
