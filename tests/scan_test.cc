@@ -225,7 +225,7 @@ TEST(Scan, VirtualFunctionsTakePasidFromTheirPhysicalOne) {
   files[pf + "config"].content = machine_tree::config_space({.ats = true, .pri = true, .pasid_bits = 17});
   files[vf + "config"].content = machine_tree::config_space({.ats = false});
   files[vf + "physfn"] = {EntryKind::link, "../0000:00:00.0"};
-  const Device& d = scanned(files).host.devices.at(1);
+  const Device d = scanned(files).host.devices.at(1);
   EXPECT_EQ(d.physical_function, "0000:00:00.0");
   EXPECT_EQ(d.facts[DeviceFact::pasid_bits], 17U);
   EXPECT_EQ(d.facts[DeviceFact::pri], 1U);
