@@ -7,7 +7,7 @@
 
 #include "engine/base/log2.h"
 #include "tests/support/generator.h"
-#include "tests/support/oracle_kernel.h"
+#include "tests/support/layout_rules.h"
 
 namespace ioplan::generator {
 
@@ -19,6 +19,7 @@ GeneratorOptions small_and_complete() {
   GeneratorOptions options;
   options.absent = 0;
   options.most_groups = 7;
+  options.scarce_ids = 14;
   return options;
 }
 
@@ -37,14 +38,18 @@ History::History(std::uint64_t seed) : dice_(seed ^ 0x5851f42d4c957f2dULL) {
   take_devices_out();
 }
 
-// Units of one host differ in what they can enforce more often than chance has it: that is what unplugs are about.
+// VT-d units of one host that differ in what they can enforce, often in nothing else: their devices may share a HWPT
+// that does not enforce. That is what unplugs are about, and chance does not have it often enough.
 void History::mix_coherency() {
-  if (!chance(40)) return;
+  if (!chance(60)) return;
+  const bool alike = chance(60);
+  const Unit* first = nullptr;
   for (Unit& unit : request_.host.units) {
     if (unit.driver != Driver::intel) continue;
-    std::uint64_t ecap = *unit.facts[UnitFact::ecap] & ~pow2(7);
-    if (chance(60)) ecap |= pow2(7);
-    unit.facts[UnitFact::ecap] = ecap;
+    if (first == nullptr) first = &unit;
+    if (alike) unit.facts = first->facts;
+    const std::uint64_t ecap = *unit.facts[UnitFact::ecap] & ~pow2(7);
+    unit.facts[UnitFact::ecap] = ecap | (chance(60) ? pow2(7) : 0);
   }
 }
 
@@ -95,9 +100,14 @@ void History::remove_devices(oracle::PlugChange& change, const oracle::Layout& n
   const oracle::Space* space = oracle::space_of(now, change.vm);
   if (space == nullptr) return;
   auto there = oracle::attached_devices(*space);
-  std::shuffle(there.begin(), there.end(), dice_);
-  there.resize(std::min<std::size_t>(there.size(), chance(60) ? 1 : 1 + below(3)));
-  std::ranges::sort(there, natural_less);
+  if (chance(25)) {  // everybody because of whom KVM is non-coherent
+    std::erase_if(there, [&](const std::string& d) { return !oracle::is_non_coherent(request_.host, d); });
+    there.insert(there.end(), space->mediated.begin(), space->mediated.end());
+  } else {
+    std::shuffle(there.begin(), there.end(), dice_);
+    there.resize(std::min<std::size_t>(there.size(), chance(60) ? 1 : 1 + below(3)));
+    std::ranges::sort(there, natural_less);
+  }
   change.remove.insert(change.remove.end(), there.begin(), there.end());
 }
 
