@@ -289,7 +289,7 @@ oracle::Foresight foresee(const Names& devices, const Names& expected, Coherency
   request.vms[0].hotplug.memory = memory;
   const oracle::Foresight f = oracle::foresee(request);
   EXPECT_TRUE(f.feasible);
-  EXPECT_TRUE(oracle::broken_promises(request, f.layout, f.memory).empty());
+  EXPECT_TRUE(oracle::broken_promises(request, f.layout).empty());
   return f;
 }
 
@@ -311,12 +311,12 @@ TEST(LifecycleOracle, AHwptWaitsWhereNobodyElseMayBe) {
   const std::vector<RunningHwpt> waiting = {{"hwpt0", kCoherent, 0, false, {kCoherent}},
                                             {"hwpt1", kCoherent, 0, false, {}}};
   EXPECT_EQ(f.layout.spaces[0].hwpts, waiting);
-  EXPECT_TRUE(oracle::broken_promises(request, f.layout, {}).empty());
+  EXPECT_TRUE(oracle::broken_promises(request, f.layout).empty());
   // Without the HWPT the promise is broken, and that is found.
   Layout without = f.layout;
   without.spaces[0].hwpts.pop_back();
   without.spaces[0].promised[0].hwpt = "hwpt0";
-  EXPECT_FALSE(oracle::broken_promises(request, without, {}).empty());
+  EXPECT_FALSE(oracle::broken_promises(request, without).empty());
 }
 
 TEST(LifecycleOracle, PromisedMemoryIsSetAside) {
@@ -593,9 +593,9 @@ TEST(LifecycleOracle, RandomLivesAreValidInEveryMode) {
   EXPECT_GE(mix["additive cross the coherency boundary"], 100U);
   EXPECT_GE(mix["converge cross the coherency boundary"], 100U);
   EXPECT_GE(mix["frozen refused for coherency"], 100U);
-  EXPECT_GE(mix["additive refused for coherency"], 40U);
+  EXPECT_GE(mix["additive refused for coherency"], 8U);
   EXPECT_GE(mix["frozen with a retained device"], 100U);
-  EXPECT_GE(mix["additive with a retained device"], 40U);
+  EXPECT_GE(mix["additive with a retained device"], 12U);
   EXPECT_EQ(mix["converge with a retained device"], 0U);
   EXPECT_GE(mix["converge interrupt"], 150U);
 }
@@ -607,7 +607,7 @@ TEST(LifecycleOracle, PromisesToRandomVmsAreKeptInEveryOrder) {
     const Request request = generator::random_expectations(seed);
     const oracle::Foresight f = oracle::foresee(request);
     if (!f.feasible) continue;
-    const Names broken = oracle::broken_promises(request, f.layout, f.memory);
+    const Names broken = oracle::broken_promises(request, f.layout);
     EXPECT_TRUE(broken.empty()) << seed << ": " << (broken.empty() ? "" : broken.front());
     EXPECT_TRUE(oracle::faults_of(request, f.layout).empty()) << seed;
     promised += f.devices.size();

@@ -353,6 +353,15 @@ bool kvm_non_coherent(const Request& request, const oracle::Space* space) {
   return space != nullptr && oracle::kvm_non_coherent(request.host, *space);
 }
 
+// Is there a device in a HWPT that does not enforce, before, and still in the VM afterwards?
+bool somebody_leaves_a_lax_hwpt(const Transition& t, const oracle::Space& from, const oracle::Space& to) {
+  const auto stay = oracle::attached_devices(to);
+  return std::ranges::any_of(from.hwpts, [&](const oracle::RunningHwpt& h) {
+    const bool some = std::ranges::any_of(h.devices, [&](const auto& d) { return std::ranges::count(stay, d) > 0; });
+    return some && !oracle::describe(t.request.host, from, h).enforce_cache_coherency;
+  });
+}
+
 // Where KVM's verdict changes and somebody is in a HWPT that does not enforce, the naive orders are unsafe.
 TEST(TraceJudge, NaiveOrdersAreFoundUnsafeInRandomHistories) {
   std::size_t late = 0, early = 0;
@@ -361,11 +370,10 @@ TEST(TraceJudge, NaiveOrdersAreFoundUnsafeInRandomHistories) {
       const oracle::Space* next = oracle::space_of(t.to, s.vm);
       const bool before = kvm_non_coherent(t.request, &s), after = kvm_non_coherent(t.request, next);
       if (next == nullptr || before == after) continue;
-      const bool moves = count(t.steps, Act::replace) > 0;
       if (after) {
         EXPECT_TRUE(trace_judge::names(t.judged(trace_judge::plug_then_fix(t.steps)), "S1"));
         ++late;
-      } else if (moves) {
+      } else if (somebody_leaves_a_lax_hwpt(t, s, *next)) {
         EXPECT_TRUE(trace_judge::names(t.judged(trace_judge::tell_kvm_then_move(t.steps)), "S1"));
         ++early;
       }
@@ -373,8 +381,8 @@ TEST(TraceJudge, NaiveOrdersAreFoundUnsafeInRandomHistories) {
   });
   std::printf("[ mix      ] %zu told KVM too late, %zu too early\n", late, early);
   if (scale() < 1) return;
-  EXPECT_GE(late, 200U);
-  EXPECT_GE(early, 5U);
+  EXPECT_GE(late, 150U);
+  EXPECT_GE(early, 10U);
 }
 
 }  // namespace

@@ -145,6 +145,7 @@ class Boot {
     s.backing = vm_.memory.backing.value_or(4096);
     s.allowed = ranges_of(memory_);
     if (promised_memory_) s.allowed.push_back(*promised_memory_);
+    s.promised_memory = promised_memory_;
     for (const Placed& p : found.made) {
       const std::string id = "hwpt" + std::to_string(s.hwpts.size());
       s.hwpts.push_back({id, host().device(p.table.allocator).id, p.table.flags, p.table.driver == Driver::smmuv2,
@@ -169,10 +170,9 @@ class Boot {
 // gone on from once.
 class Plugger {
  public:
-  Plugger(const Request& request, const Layout& booted, std::optional<Range> memory)
-      : request_(request), vm_(booted.spaces.front().vm) {
-    for (const PromisedDevice& p : booted.spaces.front().promised) plugs_.push_back({p.device, p.hwpt});
-    if (memory) memory_ = *memory, plugs_.push_back({"memory", ""});
+  Plugger(const Request& request, const Layout& booted)
+      : request_(request), space_(booted.spaces.front()), plugs_(space_.promised) {
+    if (space_.promised_memory) plugs_.push_back({"memory", ""});
     reached_[0] = booted;
   }
 
@@ -189,9 +189,9 @@ class Plugger {
   void plug_one(std::size_t set, std::size_t next) {
     const PromisedDevice& p = plugs_[next];
     PlugChange change;
-    change.vm = vm_;
+    change.vm = space_.vm;
     if (p.hwpt.empty()) {
-      change.memory.push_back(memory_);
+      change.memory.push_back(*space_.promised_memory);
     } else {
       change.add.push_back(p.device);
     }
@@ -206,15 +206,14 @@ class Plugger {
   }
 
   bool landed(const Layout& layout, const PromisedDevice& p) const {
-    const auto& hwpts = space_of(layout, vm_)->hwpts;
+    const auto& hwpts = space_of(layout, space_.vm)->hwpts;
     const auto it = std::ranges::find(hwpts, p.hwpt, &RunningHwpt::id);
     return it != hwpts.end() && std::ranges::count(it->devices, p.device) == 1;
   }
 
   const Request& request_;
-  std::string vm_;
+  const Space& space_;
   std::vector<PromisedDevice> plugs_;  // memory has no HWPT
-  Range memory_;
   std::map<std::size_t, Layout> reached_;
   std::vector<std::string> broken_;
 };
@@ -237,8 +236,8 @@ std::vector<std::string> expected_devices(const Request& request, const VirtualM
 
 Foresight foresee(const Request& request) { return Boot(request).run(); }
 
-std::vector<std::string> broken_promises(const Request& request, const Layout& booted, std::optional<Range> memory) {
-  return Plugger(request, booted, memory).run();
+std::vector<std::string> broken_promises(const Request& request, const Layout& booted) {
+  return Plugger(request, booted).run();
 }
 
 }  // namespace ioplan::oracle

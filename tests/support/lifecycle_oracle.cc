@@ -186,7 +186,10 @@ class Staying {
     erase_from(next_.mediated, change_.remove);
     for (RunningHwpt& h : next_.hwpts) erase_from(h.devices, change_.remove);
     std::erase_if(next_.hwpts, [&](const RunningHwpt& h) { return h.devices.empty() && (h.automatic || !frozen()); });
-    if (!frozen()) next_.promised.clear();
+    if (!frozen()) {
+      next_.promised.clear();
+      next_.promised_memory.reset();
+    }
     std::erase_if(next_.promised, [&](const PromisedDevice& p) {
       return among(change_.add, p.device) || std::ranges::count(next_.hwpts, p.hwpt, &RunningHwpt::id) == 0;
     });
@@ -243,7 +246,9 @@ class Staying {
     std::ranges::sort(next_.memory);
     for (const MemoryRange& m : next_.memory) {
       const bool mapped_before = std::ranges::count(before_.memory, m) > 0;
-      if (!mapped_before) next_.allowed.push_back(m.gpa);
+      const auto allowed = [&](const Range& a) { return a.contains(m.gpa); };
+      if (!mapped_before && std::ranges::none_of(next_.allowed, allowed)) next_.allowed.push_back(m.gpa);
+      if (next_.promised_memory && m.gpa.overlaps(*next_.promised_memory)) next_.promised_memory.reset();
     }
   }
 

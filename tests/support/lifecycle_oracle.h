@@ -99,7 +99,7 @@ std::vector<std::string> expected_devices(const Request& request, const VirtualM
 std::optional<Range> place_memory(const std::vector<MemoryRange>& mapped, std::uint64_t backing, std::uint64_t size);
 
 // Plugs every set of promises in every order in frozen mode; one line for each plug that is refused, or that lands
-// elsewhere than promised. `memory` is promised memory, if any.
-std::vector<std::string> broken_promises(const Request& request, const Layout& booted, std::optional<Range> memory);
+// elsewhere than promised. Requires: one VM.
+std::vector<std::string> broken_promises(const Request& request, const Layout& booted);
 
 }  // namespace ioplan::oracle

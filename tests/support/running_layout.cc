@@ -18,7 +18,12 @@ template <class AnyPlan>
 void read_promises(const AnyPlan& plan, Space& space) {
   if constexpr (requires { plan.promises; }) {
     for (const auto& promise : plan.promises) {
-      if (promise.vm == space.vm && !promise.device.empty()) space.promised.push_back({promise.device, promise.hwpt});
+      if (promise.vm != space.vm) continue;
+      if (promise.device.empty()) {
+        space.promised_memory = promise.memory;
+      } else {
+        space.promised.push_back({promise.device, promise.hwpt});
+      }
     }
   }
 }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,6 +47,7 @@ struct Space {
   std::uint64_t backing = 4096;
   std::vector<Range> allowed;
   std::vector<PromisedDevice> promised;  // by device
+  std::optional<Range> promised_memory;
 
   friend bool operator==(const Space&, const Space&) = default;
 };
