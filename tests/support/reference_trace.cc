@@ -249,9 +249,14 @@ std::vector<TraceStep> plug_then_fix(const std::vector<TraceStep>& trace) {
 
 // A file can leave KVM before its device is detached as far as Linux is concerned (KR 5.2): the detach goes along.
 std::vector<TraceStep> tell_kvm_then_move(const std::vector<TraceStep>& trace) {
+  std::set<std::string> leaving;
+  for (const TraceStep& s : trace) {
+    if (is(s, Act::kvm_file_del)) leaving.insert(s.device);
+  }
   auto early = trace;
-  std::ranges::stable_partition(early,
-                                [](const TraceStep& s) { return is(s, Act::detach) || is(s, Act::kvm_file_del); });
+  std::ranges::stable_partition(early, [&](const TraceStep& s) {
+    return leaving.contains(s.device) && (is(s, Act::detach) || is(s, Act::kvm_file_del));
+  });
   return early;
 }
 
