@@ -486,19 +486,7 @@ ObjectiveValues objectives_of(const Request& request, const Layout& layout) {
 
 Hwpt describe(const Host& host, const Space& space, const RunningHwpt& running) {
   const Table t = allocate(host, host.find_device(running.allocator).value(), running.flags).value();
-  Hwpt h;
-  h.allocator = running.allocator;
-  h.flags = t.flags;
-  h.kind = (t.flags & kNestParent) != 0 ? HwptKind::nest_parent : HwptKind::paging;
-  h.driver = t.driver;
-  h.stage = t.stage;
-  h.format = t.format;
-  h.levels = t.levels;
-  h.address_bits = t.address_bits;
-  h.aperture = t.aperture;
-  h.page_sizes = t.page_sizes;
-  h.enforce_cache_coherency = t.enforces;
-  h.automatic = running.automatic;
+  Hwpt h = hwpt_of(host, t);
   h.page_table_bytes = page_table_bytes(t, space.memory, space.backing);
   h.devices = running.devices;
   return h;

@@ -765,19 +765,7 @@ std::vector<Hwpt> hwpts_of(const Joint& j, const Solution& s) {
     const Block b = block_in(j, s.blocks[i]);
     const Table& t = b.problem->templates[s.templates[i]];
     const Host& host = b.problem->host();
-    Hwpt h;
-    h.allocator = host.device(t.allocator).id;
-    h.flags = t.flags;
-    h.kind = (t.flags & kNestParent) != 0 ? HwptKind::nest_parent : HwptKind::paging;
-    h.driver = t.driver;
-    h.stage = t.stage;
-    h.format = t.format;
-    h.levels = t.levels;
-    h.address_bits = t.address_bits;
-    h.aperture = t.aperture;
-    h.page_sizes = t.page_sizes;
-    h.enforce_cache_coherency = t.enforces;
-    h.automatic = t.driver == Driver::smmuv2;
+    Hwpt h = hwpt_of(host, t);
     h.page_table_bytes = b.problem->bytes[s.templates[i]];
     for (DeviceIndex d : devices_of(b)) h.devices.push_back(host.device(d).id);
     hwpts.push_back(std::move(h));
@@ -892,6 +880,23 @@ bool overdrawn(const std::vector<Problem>& problems, const std::vector<Solved>& 
 }
 
 }  // namespace
+
+Hwpt hwpt_of(const Host& host, const Table& t) {
+  Hwpt h;
+  h.allocator = host.device(t.allocator).id;
+  h.flags = t.flags;
+  h.kind = (t.flags & kNestParent) != 0 ? HwptKind::nest_parent : HwptKind::paging;
+  h.driver = t.driver;
+  h.stage = t.stage;
+  h.format = t.format;
+  h.levels = t.levels;
+  h.address_bits = t.address_bits;
+  h.aperture = t.aperture;
+  h.page_sizes = t.page_sizes;
+  h.enforce_cache_coherency = t.enforces;
+  h.automatic = t.driver == Driver::smmuv2;
+  return h;
+}
 
 std::vector<MemoryRange> memory_of(const VirtualMachine& vm) {
   if (!vm.memory.size) return vm.memory.ranges;

@@ -59,6 +59,10 @@ struct Hwpt {
   friend bool operator==(const Hwpt&, const Hwpt&) = default;
 };
 
+// A HWPT as its allocating device makes it; bytes and devices are left out.
+struct Table;  // oracle_kernel.h
+Hwpt hwpt_of(const Host& host, const Table& table);
+
 struct Ioas {
   std::string vm;
   std::vector<Range> ranges;
