@@ -9,6 +9,7 @@
 #include <functional>
 #include <set>
 
+#include "backends/sim/sim_action.h"
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
 
@@ -74,21 +75,6 @@ const PlannedIoas* planned_ioas(const Plan& plan, const std::string& id) {
 }
 
 }  // namespace
-
-class SimBackend::SimAction final : public Action {
- public:
-  using Work = std::function<Result<void>()>;
-  SimAction(std::string subject, Work perform, Work undo)
-      : subject_(std::move(subject)), perform_(std::move(perform)), undo_(std::move(undo)) {}
-
-  Result<void> perform(const Progress& /*progress*/) override { return perform_(); }
-  Result<void> undo() override { return undo_(); }
-  std::string remains() const override { return subject_; }
-
- private:
-  std::string subject_;
-  Work perform_, undo_;
-};
 
 SimBackend::SimBackend(Machine& machine) : machine_(machine), context_(machine.open()) {}
 

@@ -38,7 +38,6 @@ class SimBackend final : public Backend {
   std::optional<ObjectId> object(std::string_view name) const;
 
  private:
-  class SimAction;
 
   // The memory behind one range of guest addresses; maps of it come in pieces.
   struct GuestMemory {

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 
+#include "backends/sim/sim_action.h"
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
 
@@ -26,21 +27,6 @@ Result<void> done(const Answer<T>& answer) {
 }
 
 }  // namespace
-
-class SimType1Backend::SimAction final : public Action {
- public:
-  using Work = std::function<Result<void>()>;
-  SimAction(std::string subject, Work perform, Work undo)
-      : subject_(std::move(subject)), perform_(std::move(perform)), undo_(std::move(undo)) {}
-
-  Result<void> perform(const Progress& /*progress*/) override { return perform_(); }
-  Result<void> undo() override { return undo_(); }
-  std::string remains() const override { return subject_; }
-
- private:
-  std::string subject_;
-  Work perform_, undo_;
-};
 
 SimType1Backend::~SimType1Backend() {
   spaces_.clear();  // before the memory that they have pinned

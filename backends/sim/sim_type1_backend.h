@@ -34,7 +34,6 @@ class SimType1Backend final : public Backend {
   Result<Observation> observe() override;
 
  private:
-  class SimAction;
 
   struct Attached {
     std::string ioas, hwpt;
