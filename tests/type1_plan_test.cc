@@ -107,8 +107,13 @@ struct Made {
   friend auto operator<=>(const Made&, const Made&) = default;
 };
 
+struct Contained {
+  std::set<Made> made;
+  std::uint64_t page_sizes = 0;  // that mappings can have
+};
+
 // What one container makes of groups in this order; nothing when one is refused.
-std::optional<std::set<Made>> made_by_container(sim::Machine& machine, const std::vector<std::uint32_t>& order) {
+std::optional<Contained> contain(sim::Machine& machine, const std::vector<std::uint32_t>& order) {
   const auto container = sim::Type1Container::open(machine);
   for (std::size_t i = 0; i < order.size(); ++i) {
     if (!container->attach_group(order[i])) return std::nullopt;
@@ -118,7 +123,7 @@ std::optional<std::set<Made>> made_by_container(sim::Machine& machine, const std
   for (const sim::Type1Domain& d : container->domains()) {
     made.insert({{d.groups.begin(), d.groups.end()}, d.groups.front()});
   }
-  return made;
+  return Contained{std::move(made), container->get_info()->page_sizes};
 }
 
 std::set<Made> made_by_plan(const Plan& plan, const std::string& ioas, const Host& host) {
@@ -136,7 +141,7 @@ std::set<Made> made_by_plan(const Plan& plan, const std::string& ioas, const Hos
 // ------------------------------------------------------------------------------------------------- prediction
 
 TEST(Type1Plan, StandsInTheSimulatedContainerAsPredicted) {
-  std::size_t feasible = 0, several = 0, shared = 0, proved = 0, disputed = 0;
+  std::size_t feasible = 0, several = 0, shared = 0, proved = 0;
   std::map<std::string, std::size_t> refused;
   for_each_request(scaled(3000), 8, [&](std::uint64_t seed, const Request& request) {
     const Plan plan = make_plan(request, type1_law());
@@ -145,10 +150,6 @@ TEST(Type1Plan, StandsInTheSimulatedContainerAsPredicted) {
     const auto reread = read_plan("plan", to_json(plan));
     ASSERT_TRUE(reread) << seed << to_text(reread.error());
     const Judgement judgement = check_plan(*reread, request, type1_law());
-    if (plan.verdict == Verdict::infeasible && !judgement.accepted()) {  // open: README, limits
-      ++disputed;
-      return;
-    }
     ASSERT_TRUE(judgement.accepted()) << seed << "\n" << objections(judgement) << generator::to_documents(request);
     if (plan.verdict != Verdict::feasible) {
       for (const Conflict& c : plan.conflict) ++refused[c.rule];
@@ -157,10 +158,10 @@ TEST(Type1Plan, StandsInTheSimulatedContainerAsPredicted) {
     const auto machine = machine_of(request.host);
     const std::string before = machine->world();
     for (const PlannedIoas& ioas : plan.ioas) {
-      const auto made = made_by_container(*machine, joining(plan, ioas.id, request.host));
-      ASSERT_TRUE(made) << seed;
-      ASSERT_EQ(*made, made_by_plan(plan, ioas.id, request.host)) << seed << generator::to_documents(request);
-      shared += std::ranges::any_of(*made, [](const Made& m) { return m.groups.size() > 1; }) ? 1 : 0;
+      const auto contained = contain(*machine, joining(plan, ioas.id, request.host));
+      ASSERT_TRUE(contained) << seed;
+      ASSERT_EQ(contained->made, made_by_plan(plan, ioas.id, request.host)) << seed << generator::to_documents(request);
+      shared += std::ranges::any_of(contained->made, [](const Made& m) { return m.groups.size() > 1; }) ? 1 : 0;
     }
     {
       sim::SimType1Backend backend(*machine);
@@ -172,8 +173,7 @@ TEST(Type1Plan, StandsInTheSimulatedContainerAsPredicted) {
     several += plan.hwpts.size() > plan.vms.size() ? 1 : 0;
     proved += plan.optimality.proved[static_cast<std::size_t>(Objective::hwpts)] ? 1 : 0;
   });
-  fmt::print("type1 plans: {} feasible, {} with several HWPTs, {} that share, {} proved least, {} noes that the judge disputes\n", feasible, several, shared, proved, disputed);
-  EXPECT_LE(disputed * 100, feasible);
+  fmt::print("type1 plans: {} feasible, {} with several HWPTs, {} that share, {} proved least\n", feasible, several, shared, proved);
   for (const auto& [rule, n] : refused) fmt::print("  refused {:<28} {}\n", rule, n);
   if (std::getenv("IOPLAN_SEED") != nullptr) return;
   EXPECT_GE(feasible, scaled(800));
@@ -207,7 +207,7 @@ std::string broken_by(const VmModel& model, const Request& request, const std::s
 }
 
 TEST(Type1Plan, NoOrderOfASmallVmIsBetter) {
-  std::size_t plans = 0, orders = 0, none = 0, saved = 0, missed = 0;
+  std::size_t plans = 0, orders = 0, none = 0, saved = 0;
   for_each_request(scaled(1500), 5, [&](std::uint64_t seed, Request request) {
     request.vms.resize(1);
     const Objective first = *std::ranges::find_if(request.policy.objectives, [](Objective o) { return o != Objective::ioas; });
@@ -225,26 +225,20 @@ TEST(Type1Plan, NoOrderOfASmallVmIsBetter) {
     std::size_t least = 0, most = 0;
     do {
       ++orders;
-      const auto made = made_by_container(*machine, order);
-      if (!usable || !made || !broken_by(model, request, *made).empty()) continue;
-      least = least == 0 ? made->size() : std::min(least, made->size());
-      most = std::max(most, made->size());
+      const auto contained = contain(*machine, order);
+      if (!usable || !contained || !broken_by(model, request, contained->made).empty()) continue;
+      const std::uint64_t smallest = contained->page_sizes & (~contained->page_sizes + 1);
+      if (smallest == 0 || smallest > model.problem.quantities[VmQ::memory_alignment]) continue;
+      least = least == 0 ? contained->made.size() : std::min(least, contained->made.size());
+      most = std::max(most, contained->made.size());
     } while (std::ranges::next_permutation(order).found);
-    // Page sizes of all domains together are no rule of one placement.
-    if (std::ranges::any_of(plan.conflict, [](const Conflict& c) { return c.rule == "type1.page-sizes"; })) return;
-    // Open (README, limits): the planner's search for an order misses one now and then, and says no.
-    if (least > 0 && plan.verdict == Verdict::infeasible && plan.conflict.at(0).rule == "type1.first-fit") {
-      ++missed;
-      return;
-    }
     ASSERT_EQ(plan.hwpts.size(), least) << seed << " " << (plan.conflict.empty() ? "" : plan.conflict[0].rule) << "\n"
                                         << generator::to_documents(request);
     ++plans;
     none += least == 0 ? 1 : 0;
     saved += least < most ? 1 : 0;
   });
-  fmt::print("{} VMs over {} orders: {} without any good order, {} where the order matters, {} whose order was missed\n", plans, orders, none, saved, missed);
-  EXPECT_LE(missed * 20, plans);
+  fmt::print("{} VMs over {} orders: {} without any good order, {} where the order matters\n", plans, orders, none, saved);
   if (std::getenv("IOPLAN_SEED") != nullptr) return;
   EXPECT_GE(plans, scaled(500));
   EXPECT_GE(none, scaled(50));
@@ -269,8 +263,8 @@ TEST(Type1Plan, TheJudgeAndTheContainerAgreeAboutEveryOrder) {
       for (std::size_t n = attaches.size(); n > 1; --n) {
         std::swap(shuffled.steps[attaches[n - 1]], shuffled.steps[attaches[random() % n]]);
       }
-      const auto made = made_by_container(*machine, joining(shuffled, "ioas0", request.host));
-      const bool as_planned = made && *made == made_by_plan(plan, "ioas0", request.host);
+      const auto contained = contain(*machine, joining(shuffled, "ioas0", request.host));
+      const bool as_planned = contained && contained->made == made_by_plan(plan, "ioas0", request.host);
       const Judgement judgement = check_plan(shuffled, request, type1_law());
       ASSERT_EQ(judgement.accepted(), as_planned) << seed << "\n" << objections(judgement) << generator::to_documents(request);
       ++(as_planned ? same : other);

@@ -67,18 +67,12 @@ Intervals usable_iova(const Court& court, const Space& space, const std::vector<
   return usable;
 }
 
-// What all domains of a container have in common; sizes below the kernel's page show as the page.
-std::uint64_t common_pages(const Court& court, const Space& space) {
-  std::uint64_t pages = ~std::uint64_t{0};
-  for (const Seat* seat : space.seats) pages &= (*seat->hwpt)[HwptQ::page_sizes];
-  const std::uint64_t page = court.world.kernel_page();
-  return pages % page == 0 ? pages : (pages - pages % page) | page;
-}
-
 // A mediated device pins whole pages of the kernel.
 std::uint64_t alignment_of(const Court& court, const Space& space) {
   if (court.in_containers()) {
-    const std::uint64_t pages = common_pages(court, space);
+    std::vector<HwptQuantities> hwpts;
+    for (const Seat* seat : space.seats) hwpts.push_back(*seat->hwpt);
+    const std::uint64_t pages = common_pages(court.world, hwpts);
     return pages & (~pages + 1);
   }
   std::uint64_t alignment = space.scene->mediated.empty() ? 1 : court.world.kernel_page();
@@ -116,7 +110,7 @@ void check_space(const Court& court, const Space& space) {
   if (p.alignment != alignment) {
     court.object(ioas, {p.id}, fmt::format("the alignment of `{}` is {}, not {}", p.id, alignment, p.alignment));
   }
-  if (court.in_containers() && (alignment == 0 || space.scene->asks[VmQ::memory_alignment] < alignment)) {
+  if (court.in_containers() && !pages_fit(*space.scene, alignment)) {
     court.object(ioas, {p.id}, fmt::format("no page size of all domains of `{}` fits its memory", p.id));
   }
   check_memory(court, space, usable);

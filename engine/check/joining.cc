@@ -22,6 +22,18 @@ bool attaches_in_linux(const World& world, const Scene& scene, const Item& item,
   });
 }
 
+std::uint64_t common_pages(const World& world, const std::vector<HwptQuantities>& hwpts) {
+  std::uint64_t pages = ~std::uint64_t{0};
+  for (const HwptQuantities& h : hwpts) pages &= h[HwptQ::page_sizes];
+  const std::uint64_t page = world.kernel_page();
+  return pages % page == 0 ? pages : (pages - pages % page) | page;
+}
+
+bool pages_fit(const Scene& scene, std::uint64_t common) {
+  const std::uint64_t smallest = common & (~common + 1);
+  return common != 0 && smallest <= scene.asks[VmQ::memory_alignment];
+}
+
 namespace {
 
 bool tried(const HwptQuantities& candidate, const HwptQuantities& own) {
@@ -46,7 +58,7 @@ class Opening {
       : world_(world), scene_(scene), hwpts_(hwpts), open_(hwpts.size(), false) {}
 
   bool possible() {
-    if (made_.size() == hwpts_.size()) return true;
+    if (made_.size() == hwpts_.size()) return pages_fit(scene_, common_pages(world_, made_));
     for (std::size_t h = 0; h < hwpts_.size(); ++h) {
       if (open_[h]) continue;
       for (std::size_t opener : hwpts_[h]) {

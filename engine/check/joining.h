@@ -2,6 +2,7 @@
 // given HWPTs of it (KR 5.1).
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "engine/check/choices.h"
@@ -14,6 +15,13 @@ HwptQuantities own_domain(const World& world, const Scene& scene, const Item& it
 // Does Linux attach the whole group to this HWPT?
 bool attaches_in_linux(const World& world, const Scene& scene, const Item& item, const HwptQuantities& hwpt);
 
+// The page sizes that all domains of a container have, as vfio_update_pgsize_bitmap keeps them: sizes below the kernel's
+// page show as the page. 0: none. `hwpts`: at least one.
+std::uint64_t common_pages(const World& world, const std::vector<HwptQuantities>& hwpts);
+
+// Is the VM's memory aligned for the smallest of them?
+bool pages_fit(const Scene& scene, std::uint64_t common);
+
 struct Domain {
   HwptQuantities hwpt;
   std::size_t opener = 0;          // item
@@ -23,7 +31,8 @@ struct Domain {
 // Domains in the order of their making. `order`: items of the scene, each at most once.
 std::vector<Domain> replay_joining(const World& world, const Scene& scene, const std::vector<std::size_t>& order);
 
-// Is there an order that makes these HWPTs, of items each, and allowed ones? Every order of openers is tried.
+// Is there an order that makes these HWPTs, of items each, and allowed ones that can map the memory? Every order of openers
+// is tried.
 bool joinable(const World& world, const Scene& scene, const std::vector<std::vector<std::size_t>>& hwpts);
 
 }  // namespace ioplan::check

@@ -12,8 +12,6 @@ namespace ioplan {
 
 namespace {
 
-constexpr std::size_t kMostTemplateChoices = 4096;  // combinations of templates tried for one partition
-
 // What Linux itself refuses: strict rules it does not know.
 bool attaches(const RuleBook& rules, const Values& values) {
   return std::ranges::all_of(rules.of(Phase::attach), [&](const Rule* r) { return r->strict || holds(*r, values); });
@@ -158,7 +156,8 @@ std::optional<Container> ContainerPlanner::order(const std::vector<Block>& block
 }
 
 // Template by template, cheapest first: within a choice, any group whose own domain that is may open.
-std::optional<Container> ContainerPlanner::order(const std::vector<Block>& blocks) const {
+std::optional<Container> ContainerPlanner::order(const std::vector<Block>& blocks, Pages pages,
+                                                 std::uint64_t& budget) const {
   std::vector<std::vector<Openings>> by_template;  // of each block
   for (const Block& block : blocks) {
     std::vector<Openings>& templates = by_template.emplace_back();
@@ -169,14 +168,14 @@ std::optional<Container> ContainerPlanner::order(const std::vector<Block>& block
     if (templates.empty()) return std::nullopt;
   }
   std::vector<std::size_t> digit(blocks.size(), 0);
-  for (std::size_t tried = 0; tried < kMostTemplateChoices; ++tried) {
+  for (; budget > 0; --budget) {
     std::vector<Openings> chosen;
     std::vector<std::uint32_t> offers;
     for (std::size_t b = 0; b < blocks.size(); ++b) {
       chosen.push_back(by_template[b][digit[b]]);
       offers.push_back(chosen.back().front().offer);
     }
-    if (pages_in_common(offers)) {
+    if (pages == Pages::any || pages_in_common(offers)) {
       if (auto found = order(blocks, chosen)) return found;
     }
     std::size_t b = blocks.size();
@@ -241,8 +240,8 @@ ObjectiveValues ContainerPlanner::cost(const Container& container) const {
 // Depth first, each element into every block that exists or a new one.
 class ContainerPlanner::Partitions {
  public:
-  Partitions(const ContainerPlanner& planner, std::uint64_t budget)
-      : planner_(planner), problem_(planner.problem_), left_(budget) {
+  Partitions(const ContainerPlanner& planner, Pages pages, std::uint64_t& budget)
+      : planner_(planner), problem_(planner.problem_), pages_(pages), left_(budget) {
     for (const auto& items : planner.model_.element_items) elements_.push_back(items);
     std::set<std::uint32_t> own;
     for (const auto& o : planner.own_) own.insert(*o);
@@ -253,7 +252,6 @@ class ContainerPlanner::Partitions {
     descend(0);
     return std::move(best_);
   }
-  bool exhausted() const { return left_ == 0; }
 
  private:
   void descend(std::size_t next) {
@@ -287,7 +285,7 @@ class ContainerPlanner::Partitions {
   void consider() {
     std::vector<Block> sorted = blocks_;
     for (Block& b : sorted) std::ranges::sort(b);
-    auto found = planner_.order(sorted);
+    auto found = planner_.order(sorted, pages_, left_);
     if (!found) return;
     const ObjectiveValues cost = planner_.cost(*found);
     if (best_ && !better(cost, best_cost_, planner_.request_.policy.objectives)) return;
@@ -297,7 +295,8 @@ class ContainerPlanner::Partitions {
 
   const ContainerPlanner& planner_;
   const Problem& problem_;
-  std::uint64_t left_;
+  Pages pages_;
+  std::uint64_t& left_;
   std::vector<Block> elements_, blocks_;
   std::vector<std::uint32_t> own_offers_;
   std::optional<Container> best_;
@@ -321,22 +320,19 @@ Joining ContainerPlanner::join(const std::vector<SolvedHwpt>& hwpts, std::size_t
   std::vector<Block> blocks;
   for (const SolvedHwpt& h : hwpts) blocks.push_back(h.items);
   if (give_openers(blocks)) {
-    if (auto found = order(blocks)) {
+    if (auto found = order(blocks, Pages::in_common, budget)) {
       const bool as_good = cost(*found) == cost({hwpts, {}});
       return {Joinable::yes, as_good, std::move(*found)};
     }
   }
   if (least > most_openers()) return {Joinable::no, false, {}};
-  Partitions search(*this, budget);
-  if (auto found = search.best()) return {Joinable::yes, false, std::move(*found)};
-  return {search.exhausted() ? Joinable::unknown : Joinable::no, false, {}};
+  if (auto found = Partitions(*this, Pages::in_common, budget).best()) return {Joinable::yes, false, std::move(*found)};
+  return {budget == 0 ? Joinable::unknown : Joinable::no, false, {}};
 }
 
-VmRefusal ContainerPlanner::no_order() const {
+VmRefusal ContainerPlanner::no_order(std::uint64_t budget) const {
   const std::string& vm = request_.vms[problem_.vm.index()].name;
-  std::vector<std::uint32_t> all;
-  for (const auto& o : own_) all.push_back(*o);
-  if (!pages_in_common(all) && problem_.separate_rules.empty()) {
+  if (Partitions(*this, Pages::any, budget).best()) {
     return {"type1.page-sizes", {vm}, fmt::format("the domains of {} have no page size in common that fits its memory", vm)};
   }
   return {"type1.first-fit", {vm},

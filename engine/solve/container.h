@@ -42,12 +42,13 @@ class ContainerPlanner {
   // What keeps the VM from any container, whatever the order.
   std::optional<VmRefusal> refusal() const;
 
-  // `hwpts`: as the cover has it. `least`: so many are needed, for all that is proved. `budget`: partitions looked at.
+  // `hwpts`: as the cover has it. `least`: so many are needed, for all that is proved. `budget`: partitions, and choices of
+  // templates for one, that are looked at.
   // Requires: no refusal.
   Joining join(const std::vector<SolvedHwpt>& hwpts, std::size_t least, std::uint64_t budget) const;
 
-  // Why no order will do.
-  VmRefusal no_order() const;
+  // Why no order will do; `budget` as above.
+  VmRefusal no_order(std::uint64_t budget) const;
 
  private:
   using Block = std::vector<std::uint32_t>;  // items, ascending
@@ -58,13 +59,14 @@ class ContainerPlanner {
     ObjectiveValues cost;
   };
   using Openings = std::vector<Opening>;
+  enum class Pages : std::uint8_t { in_common, any };
 
   bool takes(std::uint32_t offer, std::uint32_t group) const;
   Openings openings(const Block& block) const;
   bool accepts(std::uint32_t offer, const Block& block) const;
   bool stands_apart(const Block& block, std::uint32_t item) const;
   bool pages_in_common(const std::vector<std::uint32_t>& offers) const;
-  std::optional<Container> order(const std::vector<Block>& blocks) const;
+  std::optional<Container> order(const std::vector<Block>& blocks, Pages pages, std::uint64_t& budget) const;
   std::optional<Container> order(const std::vector<Block>& blocks, const std::vector<Openings>& openings) const;
   bool give_openers(std::vector<Block>& blocks) const;
   bool move_an_opener(std::vector<Block>& blocks, std::size_t to) const;

@@ -352,7 +352,7 @@ void solve_joint(const Request& request, Solved& solved, const Law& law, const C
   solved.pooled = std::move(joint);
 }
 
-constexpr std::uint64_t kPartitions = 30'000;  // looked at, of a VM whose cover no container reaches
+constexpr std::uint64_t kPartitions = 30'000;  // and choices of templates looked at, of a VM whose cover no container reaches
 
 // Openers and an order of joining for every VM's HWPTs. What is proved of the cover stays proved where it is reached.
 void join_containers(const Request& request, Solved& solved, const RuleBook& rules, const Law& law) {
@@ -370,7 +370,7 @@ void join_containers(const Request& request, Solved& solved, const RuleBook& rul
     }
     solved.verdict = joined.answer == Joinable::no ? Verdict::infeasible : Verdict::undecided;
     solved.budget_exhausted = joined.answer == Joinable::unknown;
-    if (joined.answer == Joinable::no) solved.refusal = planner.no_order();
+    if (joined.answer == Joinable::no) solved.refusal = planner.no_order(kPartitions);
     return;
   }
   if (pools_overdrawn(request, solved, law)) {
