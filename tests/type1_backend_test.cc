@@ -94,7 +94,6 @@ std::vector<Case> random_cases(std::uint64_t count) {
   for (std::uint64_t seed = 1; cases.size() < count; ++seed) {
     Request request = generator::random_request(seed);
     if (!all_pci(request.host)) continue;
-    if (request.host.kernel.facts[KernelFact::page_size].value_or(4096) != 4096) continue;  // the fake machine's pages
     for (VirtualMachine& vm : request.vms) {
       std::erase_if(vm.devices, [](const AssignedDevice& a) { return !a.host; });
       vm.needs.p2p.clear();

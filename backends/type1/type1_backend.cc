@@ -47,6 +47,9 @@ std::uint64_t as_shown(std::uint64_t page_sizes, std::uint64_t page) {
   return (page_sizes & (page - 1)) == 0 ? page_sizes : (page_sizes & ~(page - 1)) | page;
 }
 
+// Could that page stand for smaller sizes? No IOMMU has pages of less than 4 KiB.
+bool hides_sizes(std::uint64_t shown, std::uint64_t page) { return page > 4096 && (shown & page) != 0; }
+
 // Mappings that the plan's memory takes in its container; the executor maps in pieces.
 std::uint64_t mappings_of(const PlannedIoas& space) {
   const std::uint64_t piece = ApplyOptions{}.piece;
@@ -370,7 +373,7 @@ Result<ObservedIoas> Type1Backend::observe_container(const std::string& ioas, co
     hwpt.automatic = true;
     hwpt.devices = attached_to(name);
     if (*coherent || names.size() == 1) hwpt.enforce_cache_coherency = *coherent;
-    if (names.size() == 1) hwpt.page_sizes = info->page_sizes;
+    if (names.size() == 1 && !hides_sizes(info->page_sizes, system_.page_size())) hwpt.page_sizes = info->page_sizes;
   }
   return seen;
 }

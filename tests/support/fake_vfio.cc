@@ -79,6 +79,7 @@ void FakeVfio::remove(const std::string& path) {
 }
 
 void FakeVfio::become(const Host& host, const Plan& plan) {
+  page = host.kernel.facts[KernelFact::page_size].value_or(page);
   for (const ioplan::Device& d : host.devices) {
     if (d.group) add_device(d.id, *d.group);
   }
