@@ -21,7 +21,8 @@ Result<intake::Settled> scan_and_capture(const ScanArguments& arguments) {
   if (!files) return tl::make_unexpected(files.error());
   intake::Entries entries;
   intake::Findings findings;
-  scan(*intake::recorder(**files, entries), arguments.names ? intake::HostName::read : intake::HostName::leave_out, findings);
+  const auto recorder = arguments.capture.empty() ? nullptr : intake::recorder(**files, entries);
+  scan(recorder ? *recorder : **files, arguments.names ? intake::HostName::read : intake::HostName::leave_out, findings);
   if (arguments.iommufd) intake::ask_iommufd(*vfio::linux_system(), intake::Findings(findings).settle().host, findings);
   if (arguments.capture.empty()) return std::move(findings).settle();
   const auto archive = write_archive(entries);

@@ -225,21 +225,21 @@ void Findings::miss(FactName name, std::string why, std::string supply) {
 // ---------------------------------------------------------------- settling
 
 // First one statement for each fact, then the kernel, the units and the devices (in this order, because devices name
-// their units), then what is missing.
+// their units), then what is missing. A large host states a hundred thousand facts, so nothing is copied before it is used.
 class Findings::Settlement {
  public:
   Settlement(std::vector<Statement> statements, std::vector<Miss> misses)
       : statements_(std::move(statements)), misses_(std::move(misses)) {}
 
   Settled settle() {
-    std::ranges::sort(statements_, before);
-    for (std::size_t first = 0, end = 0; first < statements_.size(); first = end) {
-      while (end < statements_.size() && statements_[end].name == statements_[first].name) ++end;
-      choose(std::span(statements_).subspan(first, end - first));
+    choose_all();
+    for (std::size_t first = 0, end = 0; first < chosen_.size(); first = end) {
+      const FactName& subject = *chosen_[first].name;
+      while (end < chosen_.size() && same_subject(*chosen_[end].name, subject)) ++end;
+      build(subject.about, subject.id, std::span(chosen_).subspan(first, end - first));
     }
-    for (const auto& [subject, facts] : chosen_) build(subject.first, subject.second, facts);
     for (const Miss& m : misses_) {
-      if (!known_.contains(m.name)) gap(m.name, m.why, m.supply);
+      if (!is_known(m.name)) gap(m.name, m.why, m.supply);
     }
     host_.unknown = compact_gaps();
     host_.sources = compact_sources();
@@ -249,31 +249,59 @@ class Findings::Settlement {
   }
 
  private:
-  using Chosen = std::map<std::string, const Statement*>;  // by key
+  // Of all statements of a fact the one that counts. A contradicted fact has none; its subject exists.
+  struct Choice {
+    const FactName* name;
+    const Statement* statement;
+    bool used = false;
+  };
+  using Choices = std::span<Choice>;  // of one subject, by key
 
-  static bool before(const Statement& a, const Statement& b) {
-    if (a.name != b.name) return a.name < b.name;
-    if (a.standing != b.standing) return a.standing < b.standing;
-    if (a.value != b.value) return a.value < b.value;
-    return natural_less(a.source, b.source);
+  static bool same_subject(const FactName& a, const FactName& b) { return a.about == b.about && a.id == b.id; }
+
+  static bool before(const Statement* a, const Statement* b) {
+    if (const auto order = a->name <=> b->name; order != 0) return order < 0;
+    if (a->standing != b->standing) return a->standing < b->standing;
+    if (a->value != b->value) return a->value < b->value;
+    return natural_less(a->source, b->source);
   }
 
-  // Of all statements of one fact, sorted. A contradicted one is a key without a statement: its subject exists.
-  void choose(std::span<const Statement> all) {
-    std::vector<Claim> claims;
-    for (std::size_t i = 0; i < all.size() && all[i].standing == all[0].standing; ++i) {
-      if (i == 0 || all[i].value != all[i - 1].value) claims.push_back({text_of(all[i].value), all[i].source});
+  void choose_all() {
+    std::vector<const Statement*> sorted;
+    for (const Statement& s : statements_) sorted.push_back(&s);
+    std::ranges::sort(sorted, before);
+    for (std::size_t first = 0, end = 0; first < sorted.size(); first = end) {
+      while (end < sorted.size() && sorted[end]->name == sorted[first]->name) ++end;
+      choose(std::span(sorted).subspan(first, end - first));
     }
-    const FactName& name = all[0].name;
-    const bool agreed = claims.size() == 1;
-    chosen_[{name.about, name.id}][name.key] = agreed ? &all[0] : nullptr;
-    if (agreed) return;
+  }
+
+  // Of all statements of one fact, sorted.
+  void choose(std::span<const Statement* const> all) {
+    std::size_t best = 0;  // of the best standing
+    while (best < all.size() && all[best]->standing == all[0]->standing) ++best;
+    const FactName& name = all[0]->name;
+    const bool agreed = all[0]->value == all[best - 1]->value;
+    chosen_.push_back({&name, agreed ? all[0] : nullptr});
+    if (!agreed) contradict(name, all.first(best));
+  }
+
+  void contradict(const FactName& name, std::span<const Statement* const> all) {
+    std::vector<Claim> claims;
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (i == 0 || all[i]->value != all[i - 1]->value) claims.push_back({text_of(all[i]->value), all[i]->source});
+    }
     std::ranges::sort(claims);
     gap(name, "sources disagree: " + text_of(claims), "leave out the source that is wrong");
     contradictions_.push_back({path_of(name), std::move(claims)});
   }
 
-  void build(About about, const std::string& id, const Chosen& facts) {
+  bool is_known(const FactName& name) const {
+    const auto it = std::ranges::lower_bound(chosen_, name, {}, [](const Choice& c) -> const FactName& { return *c.name; });
+    return it != chosen_.end() && *it->name == name && it->used;
+  }
+
+  void build(About about, const std::string& id, Choices facts) {
     switch (about) {
       case About::host: return use_all(host_.name, facts);
       case About::kernel: return use_all(host_.kernel, facts);
@@ -282,28 +310,35 @@ class Findings::Settlement {
     }
   }
 
-  void use_all(std::string& name, const Chosen& facts) {
-    for (const auto& [key, s] : facts) use(s, [&](const Value& v) { return take(name, v); });
+  void use_all(std::string& name, Choices facts) {
+    for (Choice& c : facts) use(c, [&](const Value& v) { return take(name, v); });
   }
 
   template <class Subject>
-  void use_all(Subject& subject, const Chosen& facts) {
-    for (const auto& [key, s] : facts) {
+  void use_all(Subject& subject, Choices facts) {
+    for (Choice& c : facts) {
+      const std::string& key = c.name->key;
       if (key.empty() || key == "iommu" || (key == "driver" && std::is_same_v<Subject, Unit>)) continue;
-      use(s, [&, &name = key](const Value& v) { return take(subject, name, v); });  // clang 14 captures no bindings
+      use(c, [&](const Value& v) { return take(subject, key, v); });
     }
   }
 
   // `set` puts the value into the host, or says why a document could not hold it.
   template <class Set>
-  void use(const Statement* s, Set set) {
-    if (s == nullptr) return;
-    known_.insert(s->name);
-    if (const Refusal why = set(s->value)) {
-      gap(s->name, fmt::format("{} says `{}`: {}", s->source, text_of(s->value), *why), {});
+  void use(Choice& choice, Set set) {
+    if (choice.statement == nullptr) return;
+    choice.used = true;
+    const Statement& s = *choice.statement;
+    if (const Refusal why = set(s.value)) {
+      gap(s.name, fmt::format("{} says `{}`: {}", s.source, text_of(s.value), *why), {});
     } else {
-      source_of_.emplace_back(s->name, s->source);
+      source_of_.push_back(&s);
     }
+  }
+
+  static Choice* find(Choices facts, std::string_view key) {
+    const auto it = std::ranges::find_if(facts, [&](const Choice& c) { return c.name->key == key; });
+    return it == facts.end() ? nullptr : &*it;
   }
 
   // What a document cannot name is told once, and nothing that is said of it counts.
@@ -315,11 +350,11 @@ class Findings::Settlement {
   static About about_of(std::string_view what) { return what == "unit" ? About::unit : About::device; }
 
   // Without a driver that documents know, registers mean nothing.
-  void build_unit(const std::string& id, const Chosen& facts) {
+  void build_unit(const std::string& id, Choices facts) {
     if (!has_good_id("unit", id)) return;
     std::optional<Driver> driver;
-    if (const auto it = facts.find("driver"); it != facts.end()) {
-      use(it->second, [&](const Value& v) { return take(driver, kDriverNames, v); });
+    if (Choice* c = find(facts, "driver")) {
+      use(*c, [&](const Value& v) { return take(driver, kDriverNames, v); });
     } else {
       gap(unit(id, "driver"), "nothing says which driver it has", {});
     }
@@ -331,13 +366,13 @@ class Findings::Settlement {
     use_all(made, facts);
   }
 
-  void build_device(const std::string& id, const Chosen& facts) {
+  void build_device(const std::string& id, Choices facts) {
     if (!has_good_id("device", id)) return;
     Device& made = host_.devices.emplace_back();
     made.id = id;
     use_all(made, facts);
-    if (const auto it = facts.find("iommu"); it != facts.end()) {
-      use(it->second, [&](const Value& v) { return place(made, v); });
+    if (Choice* c = find(facts, "iommu")) {
+      use(*c, [&](const Value& v) { return place(made, v); });
     }
   }
 
@@ -370,32 +405,32 @@ class Findings::Settlement {
 
   // For each key of units or devices, the form that most sources have goes for all; the others are listed.
   std::map<std::string, std::string> compact_sources() const {
-    std::map<std::pair<About, std::string>, std::map<std::string, std::size_t>> forms;
-    const auto form = [](const FactName& name, const std::string& source) { return with(source, name.id, "*"); };
-    for (const auto& [name, source] : source_of_) {
-      if (!name.id.empty()) ++forms[{name.about, name.key}][form(name, source)];
+    const auto form = [](const Statement& s) { return with(s.source, s.name.id, "*"); };
+    std::map<std::pair<About, std::string_view>, std::map<std::string, std::size_t>> forms;
+    for (const Statement* s : source_of_) {
+      if (!s->name.id.empty()) ++forms[{s->name.about, s->name.key}][form(*s)];
     }
     std::map<std::string, std::string> sources;
-    for (const auto& [name, source] : source_of_) {
-      const auto common = forms.find({name.about, name.key});
-      if (common == forms.end()) {
-        sources.emplace(path_of(name), source);
-        continue;
-      }
-      const auto most = std::ranges::max_element(common->second, {}, [](const auto& f) { return f.second; });
-      const bool alike = most->second > 1 && form(name, source) == most->first;
-      sources.emplace(alike ? path_of({name.about, "*", name.key}) : path_of(name), alike ? most->first : source);
+    std::map<std::pair<About, std::string_view>, const std::string*> common;
+    for (const auto& [what, of] : forms) {
+      const auto most = std::ranges::max_element(of, {}, [](const auto& f) { return f.second; });
+      if (most->second == 1) continue;
+      common[what] = &most->first;
+      sources.emplace(path_of({what.first, "*", std::string(what.second)}), most->first);
+    }
+    for (const Statement* s : source_of_) {
+      const auto it = common.find({s->name.about, s->name.key});
+      if (it == common.end() || s->name.id.empty() || form(*s) != *it->second) sources.emplace(path_of(s->name), s->source);
     }
     return sources;
   }
 
   std::vector<Statement> statements_;
   std::vector<Miss> misses_;
-  std::map<std::pair<About, std::string>, Chosen> chosen_;
-  std::set<FactName> known_;
+  std::vector<Choice> chosen_;  // by name
   std::map<std::string, std::size_t> unit_index_;
   std::map<std::tuple<About, std::string, std::string, std::string>, std::set<std::string>> gaps_;
-  std::vector<std::pair<FactName, std::string>> source_of_;
+  std::vector<const Statement*> source_of_;
   std::vector<Contradiction> contradictions_;
   Host host_;
 };

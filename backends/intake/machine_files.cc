@@ -47,7 +47,7 @@ class Directory final : public MachineFiles {
 
   // Regular files only, and O_NONBLOCK: a copy may hold a pipe.
   Result<std::string> read(const std::string& path, std::size_t most, const Excerpt& excerpt) override {
-    const Descriptor file(open(path, O_RDONLY | O_NONBLOCK));
+    const Descriptor file(open_in_folder(path, O_RDONLY | O_NONBLOCK));
     struct stat info {};
     if (file.get() < 0 || fstat(file.get(), &info) != 0) return fails_with(errno);
     if (!S_ISREG(info.st_mode)) return fails_with(EISDIR);
@@ -80,27 +80,50 @@ class Directory final : public MachineFiles {
   }
 
   Result<std::string> link(const std::string& path) override {
-    const Descriptor file(open(path, O_PATH | O_NOFOLLOW));
-    if (file.get() < 0) return fails_with(errno);
+    if (!enter(folder_of(path))) return fails_with(errno);
     std::array<char, 4096> target;
-    const ssize_t size = readlinkat(file.get(), "", target.data(), target.size());
+    const ssize_t size = readlinkat(folder_.get(), name_of(path), target.data(), target.size());
     if (size < 0) return fails_with(errno);
     return last_component({target.data(), static_cast<std::size_t>(size)});
   }
 
  private:
-  // Links resolve inside the root. Kernels before 5.6 do not know how; there a copy's links are followed as they are.
+  static std::string_view folder_of(std::string_view path) { return path.substr(0, path.rfind('/')); }
+  static const char* name_of(const std::string& path) { return path.c_str() + path.rfind('/') + 1; }
+
+  // Most questions are about the folder of the one before: it stays open, so that its path is walked once.
+  bool enter(std::string_view folder) {
+    if (folder_.get() >= 0 && entered_ == folder) return true;
+    entered_ = folder;
+    folder_ = Descriptor(open(entered_, O_PATH | O_DIRECTORY));
+    return folder_.get() >= 0;
+  }
+
+  // A name that turns out to be a link is walked to from the root.
+  int open_in_folder(const std::string& path, int flags) {
+    if (!enter(folder_of(path))) return -1;
+    const int fd = open_below(folder_.get(), name_of(path), flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+    return fd < 0 && errno == ELOOP ? open(path, flags) : fd;
+  }
+
   int open(const std::string& path, int flags) {
     const char* relative = path.c_str() + (path.starts_with('/') ? 1 : 0);
+    return open_below(root_.get(), *relative == '\0' ? "." : relative, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+  }
+
+  // Links resolve inside the root. Kernels before 5.6 do not know how; there a copy's links are followed as they are.
+  static int open_below(int folder, const char* name, int flags, std::uint64_t resolve) {
     open_how how{};
     how.flags = static_cast<std::uint64_t>(flags | O_CLOEXEC);
-    how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-    const long fd = syscall(SYS_openat2, root_.get(), relative, &how, sizeof(how));
-    if (fd < 0 && errno == ENOSYS) return openat(root_.get(), relative, flags | O_CLOEXEC);
+    how.resolve = resolve;
+    const long fd = syscall(SYS_openat2, folder, name, &how, sizeof(how));
+    if (fd < 0 && errno == ENOSYS) return openat(folder, name, flags | O_CLOEXEC);
     return static_cast<int>(fd);
   }
 
   Descriptor root_;
+  std::string entered_;
+  Descriptor folder_{-1};
 };
 
 }  // namespace

@@ -5,7 +5,7 @@
 // Paths are absolute on the machine: "/sys/class/iommu/dmar0/intel-iommu/cap". A copy is not trusted: its links cannot
 // lead out of it, and reading neither blocks nor grows without bounds. An Error has its errno_value and no words, for
 // most files are allowed to be missing.
-// Held by tests/scan_hostile_test.cc.
+// Held by tests/scan_test.cc.
 #pragma once
 
 #include <functional>
