@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "backends/intake/command_line.h"
 #include "backends/intake/sysfs.h"
 
 namespace ioplan::intake {
@@ -26,76 +27,11 @@ void each_line(std::string_view text, F each) {
   }
 }
 
-// ---------------------------------------------------------------- command line
-
-constexpr std::array<std::string_view, 10> kOptions = {
-    "intel_iommu=", "amd_iommu=", "iommu=",    "iommu.",     "iommufd.",
-    "vfio_iommu_type1.", "vfio.",  "vfio-pci.", "arm-smmu", "intremap="};
-
 // A command line names file systems, hosts and consoles; only the options that concern IOMMUs are kept.
-std::string iommu_options(std::string_view line) {
-  std::string kept;
-  for (const std::string_view word : words_of(line)) {
-    if (std::ranges::none_of(kOptions, [&](std::string_view o) { return word.starts_with(o); })) continue;
-    kept += (kept.empty() ? "" : " ") + std::string(word);
-  }
-  return kept;
-}
-
-// The parts of `option=a,b,c`, in order; an option may be given several times.
-std::vector<std::string_view> parts_of(std::string_view line, std::string_view option) {
-  std::vector<std::string_view> parts;
-  for (std::string_view word : words_of(line)) {
-    if (!word.starts_with(option)) continue;
-    for (word.remove_prefix(option.size()); !word.empty();) {
-      const std::size_t comma = std::min(word.find(','), word.size());
-      parts.push_back(word.substr(0, comma));
-      word.remove_prefix(std::min(comma + 1, word.size()));
-    }
-  }
-  return parts;
-}
-
-void conclude(Sysfs& sysfs, KernelFact fact, bool value) {
-  sysfs.findings().state(kernel(fact), std::uint64_t{value}, kCommandLine, Standing::concluded);
-}
-
-// iommu.c intel_iommu_setup compares beginnings; the last word counts. Without one the kernel's configuration decides.
-void scan_intel_options(Sysfs& sysfs, std::string_view line) {
-  bool superpages_off = false;
-  for (const std::string_view part : parts_of(line, "intel_iommu=")) superpages_off |= part.starts_with("sp_off");
-  conclude(sysfs, KernelFact::intel_iommu_sp_off, superpages_off);
-  std::optional<bool> scalable;
-  for (const std::string_view part : parts_of(line, "intel_iommu=")) {
-    if (part.starts_with("sm_on")) scalable = true;
-    if (part.starts_with("sm_off")) scalable = false;
-  }
-  if (scalable) return conclude(sysfs, KernelFact::intel_iommu_sm, *scalable);
-  sysfs.findings().miss(kernel(KernelFact::intel_iommu_sm), "the command line has neither sm_on nor sm_off",
-                        "CONFIG_INTEL_IOMMU_SCALABLE_MODE_DEFAULT_ON of the kernel's configuration");
-}
-
-// amd/init.c parse_amd_iommu_options: the last of each pair counts.
-void scan_amd_options(Sysfs& sysfs, std::string_view line) {
-  bool v2 = false, no_huge_pages = false, v2_sizes = false;
-  for (const std::string_view part : parts_of(line, "amd_iommu=")) {
-    if (part.starts_with("pgtbl_v")) v2 = part.starts_with("pgtbl_v2");
-    if (part.starts_with("nohugepages") || part.starts_with("v2_pgsizes_only")) {
-      no_huge_pages = part.starts_with("nohugepages");
-      v2_sizes = !no_huge_pages;
-    }
-  }
-  conclude(sysfs, KernelFact::amd_iommu_pgtbl_v2, v2);
-  conclude(sysfs, KernelFact::amd_iommu_nohugepages, no_huge_pages);
-  conclude(sysfs, KernelFact::amd_iommu_v2_pgsizes_only, v2_sizes);
-}
-
 void scan_command_line(Sysfs& sysfs, DriverSet drivers) {
   const auto line = sysfs.text(kCommandLine, kStart, iommu_options);
   if (!line) return sysfs.findings().miss(kernel("command_line"), kCommandLine + " cannot be read", {});
-  if (!line->empty()) sysfs.findings().state(kernel("command_line"), *line, kCommandLine);
-  if ((drivers & driver_set(Driver::intel)) != 0) scan_intel_options(sysfs, *line);
-  if ((drivers & driver_set(Driver::amd)) != 0) scan_amd_options(sysfs, *line);
+  state_command_line(*line, drivers, kCommandLine, sysfs.findings());
 }
 
 // ---------------------------------------------------------------- processor and interrupts

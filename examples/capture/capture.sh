@@ -6,8 +6,9 @@ out=$1 root=${2:-} to=${TMPDIR:-/tmp}/ioplan-capture.$$ && mkdir -m 700 "$to" &&
 put() { mkdir -p "$to/${1%/*}" && cat >"$to/$1"; } # standard input becomes a file of the capture
 keep() { for f; do [ ! -f "$root/$f" ] || [ ! -r "$root/$f" ] || cat "$root/$f" | put "$f"; done; }
 link() { for f; do [ ! -L "$root/$f" ] || { mkdir -p "$to/${f%/*}" && cp -P "$root/$f" "$to/$f"; }; done; }
-words() { for w in $(cat); do case $w in intel_iommu=* | amd_iommu=* | iommu=* | iommu.* | iommufd.* | vfio_iommu_type1.* | \
-  vfio.* | vfio-pci.* | arm-smmu* | intremap=*) printf '%s ' "$w" ;; esac; done; }
+words() { for w in $(cat); do case $w in intel_iommu=* | amd_iommu=* | amd_iommu_intr=* | amd_iommu_dump* | iommu=* | iommu.* | \
+  intremap=* | nointremap* | ivrs_* | arm-smmu* | arm_smmu* | vfio* | iommufd* | pcie_acs_override=* | mem_encrypt=*) \
+  printf '%s ' "$w" ;; esac; done; }
 lines() { while IFS= read -r l && [ -n "$l" ]; do for p; do case $l in $p*) printf '%s\n' "$l" ;; esac; done; done; }
 apic() { while read -r l; do case $l in *IR-IO-APIC*) echo IR-IO-APIC && break ;; *" IO-APIC"*) echo IO-APIC && break ;; esac; done; }
 config() { # a configuration space; the 8 bytes of a Device Serial Number (extended capability 3) become zeros
