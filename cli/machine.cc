@@ -32,8 +32,10 @@ Result<intake::Entries> read_capture(const std::string& file) {
   return intake::read_archive(bytes.str(), file);
 }
 
-// A document is text; a tar archive's header ends in zeros.
+// A document is text; a tar archive's header ends in zeros. A pipe cannot be looked at twice, and is a document's.
 bool looks_like_archive(const std::string& file) {
+  std::error_code error;
+  if (!fs::is_regular_file(file, error)) return false;
   std::ifstream in(file, std::ios::binary);
   std::string header(512, '\0');
   in.read(header.data(), static_cast<std::streamsize>(header.size()));

@@ -113,6 +113,17 @@ TEST_F(HostCommand, WhatCannotBeUsedIsToldWithItsRule) {
   EXPECT_EQ(unusable[1].because, host.devices[1].id + " has no known IOMMU");
 }
 
+TEST_F(HostCommand, ADocumentMayComeThroughAPipe) {
+  int ends[2] = {-1, -1};
+  ASSERT_EQ(pipe(ends), 0);
+  const std::string text = "apiVersion: ioplan/v1\nkind: Host\nname: piped\nkernel: {release: 7.2.13}\n";
+  ASSERT_EQ(write(ends[1], text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  close(ends[1]);
+  std::ofstream(at("same.yaml")) << text;
+  EXPECT_EQ(cli::run({"host", at("same.yaml"), fmt::format("/dev/fd/{}", ends[0])}).out, "no difference\n");
+  close(ends[0]);
+}
+
 TEST_F(HostCommand, AHostWithoutAnythingCanBeShown) {
   std::ofstream(at("empty.yaml")) << "apiVersion: ioplan/v1\nkind: Host\n";
   EXPECT_EQ(cli::run({"host", at("empty.yaml")}).code, 0);
