@@ -284,17 +284,7 @@ TEST(ConfigSpace, RandomBytesAreWalkedWithinTheirBounds) {
     const std::string kept = config_excerpt(config);
     ASSERT_EQ(kept.size(), config.size());
     ASSERT_EQ(config_excerpt(kept), kept) << run;
-    const PciCapabilities a = capabilities_of(config), b = capabilities_of(kept);
-    // What is blanked may end a list that had no end: then more is known of the excerpt, and the excerpt is what is scanned.
-    if (a.pasid_bits) {
-      ASSERT_EQ(a.pasid_bits, b.pasid_bits) << run;
-    }
-    if (a.acs) {
-      ASSERT_EQ(a.acs, b.acs) << run;
-    }
-    if (a.no_snoop) {
-      ASSERT_EQ(a.no_snoop, b.no_snoop) << run;
-    }
+    ASSERT_EQ(capabilities_of(kept), capabilities_of(config)) << run;
   }
 }
 

@@ -27,9 +27,11 @@ std::uint32_t dword(std::string_view config, std::size_t at) {
   return word(config, at) | static_cast<std::uint32_t>(word(config, at + 2)) << 16;
 }
 
-// The capabilities in the order of the list, and the first of each id; `complete` when the end of the list was reached.
+// The capabilities in the order of the list, and the first of each id; `complete` when the end of the list was reached,
+// `broken` where there was nothing that could be read.
 struct List {
   std::vector<std::pair<unsigned, std::size_t>> visited;
+  std::optional<std::size_t> broken;
   std::map<unsigned, std::size_t> offset;
   bool complete = false;
 
@@ -58,7 +60,10 @@ List legacy_list(std::string_view config) {
     }
     if (at + 2 > config.size()) return list;
     const unsigned header = word(config, at);
-    if ((header & 0xffU) == 0xffU) return list;
+    if ((header & 0xffU) == 0xffU) {
+      list.broken = at;
+      return list;
+    }
     list.add(header & 0xffU, at);
     at = header >> 8 & 0xfcU;
   }
@@ -72,7 +77,10 @@ List extended_list(std::string_view config) {
   for (unsigned i = 0; i < kMost; ++i) {
     if (at + 4 > config.size()) return list;
     const std::uint32_t header = dword(config, at);
-    if (header == 0xffffffff) return list;
+    if (header == 0xffffffff) {
+      list.broken = at;
+      return list;
+    }
     list.add(header & 0xffffU, at);
     at = header >> 20 & 0xffcU;
     if (at < kExtendedStart) {
@@ -88,7 +96,7 @@ struct Lists {
 
   explicit Lists(std::string_view config) : legacy(legacy_list(config)), extended(extended_list(config)) {
     const bool conventional = legacy.complete && legacy.find(kExpress) == nullptr;
-    if (conventional) extended = {{}, {}, true};
+    if (conventional) extended = {{}, {}, {}, true};
   }
 };
 
@@ -120,9 +128,8 @@ PciCapabilities capabilities_of(std::string_view config) {
   return found;
 }
 
-namespace {
-
-std::string kept_of(std::string_view config) {
+// Everything that the walks look at, so that they go the same way through the excerpt.
+std::string config_excerpt(std::string_view config) {
   const Lists lists(config);
   std::string kept(config.size(), '\0');
   const auto keep = [&](std::size_t at, std::size_t bytes) {
@@ -135,15 +142,8 @@ std::string kept_of(std::string_view config) {
     const bool read = id == kAcs || id == kAts || id == kPri || id == kPasid;
     keep(at, read ? kExtendedBytes : 4);
   }
-  return kept;
-}
-
-}  // namespace
-
-// Where a hostile list runs through what is blanked, the blanks change the list: until nothing changes any more.
-std::string config_excerpt(std::string_view config) {
-  std::string kept = kept_of(config);
-  for (std::string again = kept_of(kept); again != kept; again = kept_of(kept)) kept = std::move(again);
+  if (lists.legacy.broken) keep(*lists.legacy.broken, 2);
+  if (lists.extended.broken) keep(*lists.extended.broken, 4);
   return kept;
 }
 

@@ -3,7 +3,7 @@
 // sysfs gives 64 bytes without root, 256 where there is no extended space, 4096 otherwise; a short file leaves unknown
 // whatever lies behind its end. The lists are walked as the hardware links them, at most as many steps as there is room
 // for capabilities, so a loop ends. Registers: PCI Express Base Specification 6.0, chapter 7; Linux reads the same ones
-// (include/uapi/linux/pci_regs.h). Held by tests/config_space_test.cc.
+// (include/uapi/linux/pci_regs.h). Held by tests/scan_test.cc and tests/fuzz/config_space_fuzz.cc.
 #pragma once
 
 #include <cstdint>
@@ -19,11 +19,14 @@ struct PciCapabilities {
   std::optional<std::uint64_t> pasid_bits;
   std::optional<std::uint64_t> acs, acs_enabled;
   std::size_t bytes = 0;  // that were readable
+
+  friend bool operator==(const PciCapabilities&, const PciCapabilities&) = default;
 };
 
 PciCapabilities capabilities_of(std::string_view config);
 
-// The same space with zeros for every byte that capabilities_of does not look at: serial numbers among them.
+// The same space with zeros for every byte that capabilities_of does not look at, serial numbers among them; it finds the
+// same in both.
 std::string config_excerpt(std::string_view config);
 
 }  // namespace ioplan::intake

@@ -12,7 +12,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   using namespace ioplan;
   const auto entries = intake::read_archive({reinterpret_cast<const char*>(data), size}, "input");
   if (!entries) return 0;
-  if (const auto again = intake::write_archive(*entries); again && intake::read_archive(*again, "again") != entries) std::abort();
+  if (const auto archive = intake::write_archive(*entries)) {
+    const auto again = intake::read_archive(*archive, "again");
+    if (!again || *again != *entries) std::abort();
+  }
   intake::Findings findings;
   intake::scan(*intake::files_of(*entries), intake::HostName::read, findings);
   fuzz::require_round_trip(std::move(findings).settle().host);
