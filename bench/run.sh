@@ -6,7 +6,7 @@ build=${1:?usage: bench/run.sh BUILD_DIR [OPTION...]}
 shift
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-for bench in bench_plan bench_command bench_cover bench_map; do
+for bench in bench_plan bench_lifecycle bench_command bench_cover bench_map; do
   echo "== $bench"
   "$build/bench/$bench" --benchmark_min_time=0.2 --benchmark_counters_tabular=true "$@" 2>&1 | tee "$log"
   if grep -q 'ERROR OCCURRED' "$log"; then

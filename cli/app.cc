@@ -63,6 +63,11 @@ class Commands {
     add_plan();
     add_check();
     add_apply();
+    add_hotplug();
+    add_headroom();
+    add_migrate();
+    add_diff();
+    add_observe();
     add_explain();
     add_rules();
     add_scan();
@@ -140,6 +145,9 @@ class Commands {
     command->add_option("--backend", apply_.backend, "sim: an in-process host with its IOMMUs; iommufd: this machine's, through /dev/iommu; type1: through VFIO containers")
         ->check(CLI::IsMember({"sim", "iommufd", "type1"}))
         ->required();
+    command->add_option("--to", apply_.to, "with sim: go on to this layout, as `hotplug --plan-out` wrote it; may be given several times")
+        ->allow_extra_args(false)
+        ->type_name("PLAN");
     command->add_flag("--dry-run", apply_.dry_run, "print the steps and touch nothing");
     command->add_flag("--hold", apply_.hold, "with iommufd or type1: keep the plan applied until SIGINT or SIGTERM; else it ends with the command");
     command->add_option("--iommu-fd", apply_.iommu_descriptor, "with iommufd: an open descriptor of /dev/iommu, inherited")->type_name("N");
@@ -157,6 +165,70 @@ class Commands {
     command->footer("Example:\n  ioplan plan host.yaml vm.yaml -o json > plan.json\n"
                     "  ioplan apply plan.json --backend sim host.yaml vm.yaml");
     command->callback([this] { action_ = [this] { return apply_command(apply_); }; });
+  }
+
+  void add_hotplug() {
+    CLI::App* command = app_.add_subcommand("hotplug", "what may be plugged and unplugged while a VM runs, and in which steps");
+    command->add_option("PLAN", hotplug_.plan, "the running layout: a plan, as `plan` or an earlier `hotplug` wrote it")->required();
+    command->add_option("FILE", hotplug_.files, "the documents of the host, the VM and the policy")->required();
+    command->add_option("--add", hotplug_.add, "a device of the host, or the UUID of a mediated one")->allow_extra_args(false)->type_name("DEVICE");
+    command->add_option("--remove", hotplug_.remove, "a device of the VM")->allow_extra_args(false)->type_name("DEVICE");
+    command->add_option("--memory", hotplug_.memory, "+SIZE after the memory that is there, or START-LAST")->allow_extra_args(false)->type_name("MEMORY");
+    command->add_option("--vm", hotplug_.vm, "which VM, where the plan has several")->type_name("NAME");
+    command->add_option("--mode", mode_, "frozen, additive or converge, instead of the policy's `hotplug`")
+        ->check(CLI::IsMember({"frozen", "additive", "converge"}));
+    command->add_option("--plan-out", hotplug_.plan_file, "write the plan that runs afterwards to this file")->type_name("FILE");
+    add_format(*command, hotplug_.format);
+    command->footer("Example:\n  ioplan plan host.yaml vm.yaml -o json > plan.json\n"
+                    "  ioplan hotplug plan.json --add 0000:b2:00.0 --plan-out next.json host.yaml vm.yaml");
+    command->callback([this] {
+      const auto mode = std::ranges::find(kHotplugPolicyNames, mode_);
+      if (mode != kHotplugPolicyNames.end()) hotplug_.mode = static_cast<HotplugPolicy>(mode - kHotplugPolicyNames.begin());
+      action_ = [this] { return hotplug_command(hotplug_); };
+    });
+  }
+
+  void add_headroom() {
+    CLI::App* command = app_.add_subcommand("headroom", "what a running VM can still take: every device of the host, and memory");
+    command->add_option("PLAN", headroom_.plan, "the running layout")->required();
+    command->add_option("FILE", headroom_.files, "the documents of the host, the VM and the policy")->required();
+    command->add_option("--vm", headroom_.vm, "which VM, where the plan has several")->type_name("NAME");
+    add_format(*command, headroom_.format);
+    command->footer("Example:\n  ioplan headroom plan.json host.yaml vm.yaml");
+    command->callback([this] { action_ = [this] { return headroom_command(headroom_); }; });
+  }
+
+  void add_migrate() {
+    CLI::App* command = app_.add_subcommand("migrate", "on which hosts a running VM can land, best first");
+    command->add_option("PLAN", migrate_.plan, "the running layout")->required();
+    command->add_option("FILE", migrate_.files, "the documents of the source: host, VM and policy")->required();
+    command->add_option("--to", migrate_.to, "a Host document; may be given several times")->allow_extra_args(false)->required()->type_name("HOST");
+    add_format(*command, migrate_.format);
+    command->footer("Example:\n  ioplan migrate plan.json --to host2.yaml --to host3.yaml host.yaml vm.yaml");
+    command->callback([this] { action_ = [this] { return migrate_command(migrate_); }; });
+  }
+
+  void add_diff() {
+    CLI::App* command = app_.add_subcommand("diff", "what differs between two layouts, and the steps from one to the other");
+    command->add_option("PLAN1", diff_.before, "the running layout")->required();
+    command->add_option("PLAN2", diff_.after, "the layout to reach")->required();
+    command->add_option("FILE", diff_.files, "the documents of the host and the VMs")->required();
+    add_format(*command, diff_.format);
+    command->footer("Example:\n  ioplan diff plan.json next.json host.yaml vm.yaml");
+    command->callback([this] { action_ = [this] { return diff_command(diff_); }; });
+  }
+
+  void add_observe() {
+    CLI::App* command = app_.add_subcommand("observe", "compare a running layout with the plan: drift");
+    command->add_option("PLAN", observe_.plan, "what should run")->required();
+    command->add_option("FILE", observe_.files, "the documents of the host and the VMs")->required();
+    command->add_option("--backend", observe_.backend, "sim: a simulated host runs the plan, or the one of --running")
+        ->check(CLI::IsMember({"sim", "iommufd"}))
+        ->required();
+    command->add_option("--running", observe_.running, "with sim: the plan that runs there")->type_name("PLAN");
+    add_format(*command, observe_.format);
+    command->footer("Example:\n  ioplan observe plan.json --backend sim --running next.json host.yaml vm.yaml");
+    command->callback([this] { action_ = [this] { return observe_command(observe_); }; });
   }
 
   void add_explain() {
@@ -231,6 +303,11 @@ class Commands {
   PlanArguments plan_;
   CheckArguments check_;
   ApplyArguments apply_;
+  HotplugArguments hotplug_;
+  HeadroomArguments headroom_;
+  MigrateArguments migrate_;
+  DiffArguments diff_;
+  ObserveArguments observe_;
   ExplainArguments explain_;
   RulesArguments rules_;
   ScanArguments scan_;
@@ -238,6 +315,7 @@ class Commands {
   std::optional<HostOutput> import_output_;
   HostArguments host_;
   std::string solver_ = "cover";
+  std::string mode_;
   std::vector<std::string> words_;
   std::function<Outcome()> action_;
 };

@@ -22,6 +22,7 @@
 #include "engine/check/check.h"
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
+#include "engine/lifecycle/transition.h"
 
 namespace ioplan::cli {
 
@@ -277,6 +278,8 @@ Result<void> require_backend(const ApplyArguments& arguments) {
   const bool real = arguments.backend != "sim";
   if (real && arguments.fail_nth != 0)
     return failure("`--fail-nth` makes the simulator fail", "give it with `--backend sim`");
+  if (real && !arguments.to.empty())
+    return failure("`--to` goes on from layout to layout on a simulated host", "give it with `--backend sim`");
   if (!real && arguments.hold) return failure("`--hold` keeps what the kernel holds", "give it with `--backend iommufd` or `type1`");
   const bool passed = arguments.iommu_descriptor || !arguments.device_descriptors.empty();
   if (arguments.backend != "iommufd" && (passed || arguments.accounting != "per-user")) {
@@ -312,13 +315,37 @@ Outcome carried_out(const ApplyArguments& arguments, const Plan& plan, const Hos
   return told({plan, host, backend.name(), report, arguments.dry_run}, arguments.format);
 }
 
+// From one layout to the next, as `--to` names them. What stops on the way leaves the layout before.
+Outcome follow(const ApplyArguments& arguments, Plan running, const Host& host, Backend& backend) {
+  Outcome outcome;
+  for (const std::string& file : arguments.to) {
+    auto next = read_plan_file(file);
+    if (!next) return bad_input(next.error());
+    if (const auto known = may_run_on(*next, file); !known) return bad_input(known.error());
+    Plan target = matched(running, std::move(*next), host, kernel_law());
+    const Transition way = make_transition(running, target, host, kernel_law());
+    Plan shown = target;
+    shown.steps = way.steps;
+    outcome = told({shown, host, backend.name(), apply_transition(running, target, way.steps, host, backend), false},
+                   arguments.format);
+    if (outcome.code != kYes) return outcome;
+    running = std::move(target);
+  }
+  return outcome;
+}
+
 Outcome simulate(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
   auto machine = sim::Machine::create(host, kernel_law());
   if (!machine) return bad_input(machine.error());
   const std::unique_ptr<Backend> backend = simulated_backend(**machine, plan.interface);
+  const bool goes_on = !arguments.to.empty() && !arguments.dry_run;
   const std::uint64_t nth = arguments.dry_run ? 0 : arguments.fail_nth;
-  (*machine)->fail_nth(nth);
+  if (!goes_on) (*machine)->fail_nth(nth);
   Outcome outcome = carried_out(arguments, plan, host, *backend);
+  if (goes_on && outcome.code == kYes) {
+    (*machine)->fail_nth(nth);
+    outcome = follow(arguments, plan, host, *backend);
+  }
   if (nth != 0 && !(*machine)->injected()) {
     outcome.err += fmt::format("warning: fewer than {} operations that can fail were needed; none failed\n", nth);
   }
@@ -403,6 +430,9 @@ Outcome apply_command(const ApplyArguments& arguments) {
   const auto plan = read_plan_file(arguments.plan);
   if (!plan) return bad_input(plan.error());
   if (auto no = refused(*plan, loaded->request)) return *no;
+  if (!arguments.to.empty()) {
+    if (const auto known = may_run_on(*plan, arguments.plan); !known) return bad_input(known.error());
+  }
   const auto apply = arguments.backend == "sim" ? simulate : arguments.backend == "iommufd" ? by_iommufd : by_type1;
   return apply(arguments, *plan, loaded->request.host);
 }

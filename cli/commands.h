@@ -10,6 +10,7 @@
 #include "cli/host_output.h"
 #include "engine/base/error.h"
 #include "engine/model/plan.h"
+#include "engine/model/request.h"
 
 namespace ioplan::cli {
 
@@ -40,11 +41,62 @@ struct ApplyArguments {
   std::optional<int> iommu_descriptor;          // /dev/iommu, inherited
   std::vector<std::string> device_descriptors;  // "DEVICE=N": VFIO cdevs, inherited
   std::string accounting = "per-user";          // whose locked memory is counted: per-user, per-process
-  std::uint64_t fail_nth = 0;  // of the simulator's operations that can fail; 0: none
+  std::uint64_t fail_nth = 0;  // of the simulator's operations that can fail (of those that `to` needs); 0: none
+  std::vector<std::string> to;  // layouts to go on to, one after another; sim
   std::vector<std::string> files;
   Format format = Format::text;
 };
 Outcome apply_command(const ApplyArguments& arguments);
+
+struct HotplugArguments {
+  std::string plan;
+  std::string vm;
+  std::vector<std::string> add, remove;
+  std::vector<std::string> memory;    // "+64GiB" or "0x100000000-0x1ffffffff"
+  std::optional<HotplugPolicy> mode;  // absent: the policy's
+  std::string plan_file;              // where to write the next plan; empty: nowhere
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome hotplug_command(const HotplugArguments& arguments);
+
+struct HeadroomArguments {
+  std::string plan;
+  std::string vm;
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome headroom_command(const HeadroomArguments& arguments);
+
+struct MigrateArguments {
+  std::string plan;
+  std::vector<std::string> to;  // Host documents
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome migrate_command(const MigrateArguments& arguments);
+
+struct DiffArguments {
+  std::string before, after;
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome diff_command(const DiffArguments& arguments);
+
+struct ObserveArguments {
+  std::string plan;
+  std::string running;  // what the simulated host runs; empty: the plan
+  std::string backend;
+  std::vector<std::string> files;
+  Format format = Format::text;
+};
+Outcome observe_command(const ObserveArguments& arguments);
+
+// Whether plans over time know the layout of the plan in `path`. Errors: it is one of type1's.
+Result<void> may_run_on(const Plan& plan, const std::string& path);
+
+// A plan that is running on the request's host. Errors: those of the document; another host or VM; not feasible; type1's.
+Result<Plan> running_plan(const std::string& path, const Request& request);
 
 struct ExplainArguments {
   std::string plan;

@@ -43,6 +43,14 @@
 #include "constraints/rules/ioas/aperture.h"
 #include "constraints/rules/ioas/granule.h"
 #include "constraints/rules/ioas/read_only.h"
+#include "constraints/rules/lifecycle/additive.h"
+#include "constraints/rules/lifecycle/frozen.h"
+#include "constraints/rules/lifecycle/guest_visible.h"
+#include "constraints/rules/lifecycle/kvm_verdict.h"
+#include "constraints/rules/lifecycle/live.h"
+#include "constraints/rules/lifecycle/promise.h"
+#include "constraints/rules/lifecycle/substitute.h"
+#include "constraints/rules/lifecycle/unplug_coherency.h"
 #include "constraints/rules/mock/dirty_tracking.h"
 #include "constraints/rules/needs/dirty_tracking.h"
 #include "constraints/rules/needs/nest_parent.h"
@@ -162,6 +170,14 @@ constexpr const Rule* kCatalog[] = {
     &rules::type1_group,
     &rules::type1_first_fit,
     &rules::type1_page_sizes,
+    &rules::lifecycle_frozen,
+    &rules::lifecycle_additive,
+    &rules::lifecycle_kvm_verdict,
+    &rules::lifecycle_unplug_coherency,
+    &rules::lifecycle_promise,
+    &rules::lifecycle_guest_visible,
+    &rules::lifecycle_substitute,
+    &rules::lifecycle_live,
 };
 
 }  // namespace

@@ -67,6 +67,8 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"engine/explain", {"engine/base", "engine/law", "engine/model", "engine/solve"}},
       {"engine/planner", {"engine/base", "engine/law", "engine/model", "engine/solve", "engine/explain"}},
       {"engine/apply", {"engine/base", "engine/model"}},
+      {"engine/lifecycle",
+       {"engine/base", "engine/law", "engine/model", "engine/solve", "engine/explain", "engine/planner"}},
       {"constraints", {"engine/base", "engine/law", "engine/model"}},
       {"backends/sim", {"engine/base", "engine/law", "engine/model", "engine/apply"}},
       {"backends/vfio", {"engine/base", "engine/model"}},
@@ -75,7 +77,7 @@ const std::map<std::string, std::set<std::string>>& allowed() {
       {"backends/intake", {"engine/base", "engine/model", "backends/vfio", "backends/iommufd"}},
       {"cli",
        {"engine/base", "engine/law", "engine/model", "engine/document", "engine/solve", "engine/check",
-        "engine/explain", "engine/planner", "engine/apply", "constraints", "backends/sim", "backends/vfio", "backends/iommufd", "backends/type1", "backends/intake"}},
+        "engine/explain", "engine/planner", "engine/apply", "engine/lifecycle", "constraints", "backends/sim", "backends/vfio", "backends/iommufd", "backends/type1", "backends/intake"}},
   };
   return kAllowed;
 }
@@ -118,7 +120,7 @@ const std::vector<Library>& libraries() {
       {"boost/uuid/", {"engine/model"}, false},
       {"fmt/",
        {"engine/base", "engine/model", "engine/document", "engine/solve", "engine/explain", "engine/planner",
-        "engine/check", "engine/apply", "backends/sim", "backends/vfio", "backends/iommufd", "backends/type1", "backends/intake", "cli"},
+        "engine/check", "engine/apply", "engine/lifecycle", "backends/sim", "backends/vfio", "backends/iommufd", "backends/type1", "backends/intake", "cli"},
        true},
       {"tl/expected.hpp", {"engine/base", "backends/sim"}, true},
       {"pugixml.hpp", {"backends/intake"}, false},

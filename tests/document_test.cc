@@ -1015,6 +1015,9 @@ objectives:
   page_tables: 0
   unneeded_flags: 0
 preferences: []
+frozen: []
+promises: []
+unpromised: []
 assumptions: []
 conflict: []
 fixes: []
@@ -1051,8 +1054,8 @@ TEST(BadPlan, IsExplained) {
   EXPECT_EQ(plan_error("verdict: feasible", "verdict: feasible\nextra: 1"),
             "p:7:1: error: unknown key `extra` in `Plan`\n"
             "help: accepted: `apiVersion`, `kind`, `host`, `backend`, `vms`, `verdict`, `ioas`, `hwpts`, `kvm`, `resources`, "
-            "`optimality`, `objectives`, `preferences`, `assumptions`, `conflict`, `fixes`, `unknown`, `steps`");
-  EXPECT_EQ(plan_error("do: bind\n    device:", "do: bind\n    hwpt:"), "p:99:5: error: `steps` has no `device`");
+            "`optimality`, `objectives`, `preferences`, `frozen`, `promises`, `unpromised`, `assumptions`, `conflict`, `fixes`, `unknown`, `steps`");
+  EXPECT_EQ(plan_error("do: bind\n    device:", "do: bind\n    hwpt:"), "p:102:5: error: `steps` has no `device`");
   EXPECT_EQ(plan_error("proof: smt", "proof: none"), "p:64:3: error: `smt2` is there exactly when `proof` is `smt`");
   const auto host = read_plan("h", kHost);
   ASSERT_FALSE(host);

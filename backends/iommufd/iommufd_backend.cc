@@ -139,6 +139,7 @@ std::unique_ptr<Action> IommufdBackend::action(const std::string& name, std::str
 }
 
 Result<std::unique_ptr<Action>> IommufdBackend::prepare(const Plan& plan, const Step& step) {
+  if (step.kind > StepKind::map) return failure("changes of a running layout are not there yet on iommufd");
   if (step.kind == StepKind::bind) return prepare_bind(step);
   if (step.kind == StepKind::ioas_alloc) return prepare_ioas(plan, step);
   if (step.kind == StepKind::attach || step.kind == StepKind::attach_ioas) return prepare_attach(plan, step);

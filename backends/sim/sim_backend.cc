@@ -4,9 +4,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <cstring>
-#include <functional>
 #include <set>
 
 #include "backends/sim/sim_action.h"
@@ -16,18 +13,6 @@
 namespace ioplan::sim {
 
 namespace {
-
-tl::unexpected<Error> failed(const Refusal& refusal) {
-  const char* name = strerrorname_np(refusal.errno_value);
-  return tl::make_unexpected(
-      Error{fmt::format("{}: {}", name == nullptr ? "?" : name, refusal.reason), "", {}, refusal.errno_value});
-}
-
-template <class T>
-Result<void> done(const Answer<T>& answer) {
-  if (!answer) return failed(answer.error());
-  return {};
-}
 
 std::uint32_t uapi_flags(std::uint8_t planned) {
   std::uint32_t flags = 0;
@@ -106,6 +91,7 @@ std::optional<ObjectId> SimBackend::object(std::string_view name) const {
 // ------------------------------------------------------------------------------------------------- steps
 
 Result<std::unique_ptr<Action>> SimBackend::prepare(const Plan& plan, const Step& step) {
+  if (step.kind > StepKind::map) return prepare_change(step);
   if (step.kind == StepKind::bind) return prepare_bind(step);
   if (step.kind == StepKind::ioas_alloc) {
     if (ioas_.contains(step.ioas)) return failure(fmt::format("`{}` is there already", step.ioas));
@@ -127,30 +113,36 @@ Result<std::unique_ptr<Action>> SimBackend::prepare(const Plan& plan, const Step
 Result<std::unique_ptr<Action>> SimBackend::prepare_bind(const Step& step) {
   const std::string& id = step.device;
   if (devices_.contains(id) || mediated_.contains(id)) return failure(fmt::format("`{}` is bound already", id));
-  if (is_uuid(id)) {
-    return std::make_unique<SimAction>(
-        id,
-        [this, id]() -> Result<void> {
-          mediated_.emplace(id, std::nullopt);
-          return {};
-        },
-        [this, id]() -> Result<void> {
-          mediated_.erase(id);
-          return {};
-        });
-  }
+  const bool registers = !kvm_files_.contains(id);  // unless a step of its own did
   return std::make_unique<SimAction>(
       id + " (bound)",
-      [this, id]() -> Result<void> {
-        const auto bound = context_->bind(id);
-        if (bound) devices_[id] = *bound;
-        return done(bound);
+      [this, id, registers]() -> Result<void> {
+        auto bound = bind(id);
+        if (bound && registers) kvm_files_.insert(id);
+        return bound;
       },
-      [this, id]() -> Result<void> {
-        const auto unbound = context_->unbind(devices_.at(id));
-        if (unbound) devices_.erase(id);
-        return done(unbound);
+      [this, id, registers]() -> Result<void> {
+        auto unbound = unbind(id);
+        if (unbound && registers) kvm_files_.erase(id);
+        return unbound;
       });
+}
+
+Result<void> SimBackend::bind(const std::string& id) {
+  if (is_uuid(id)) {
+    mediated_.emplace(id, std::nullopt);
+    return {};
+  }
+  const auto bound = context_->bind(id);
+  if (bound) devices_[id] = *bound;
+  return done(bound);
+}
+
+Result<void> SimBackend::unbind(const std::string& id) {
+  if (mediated_.erase(id) != 0) return {};
+  const auto unbound = context_->unbind(devices_.at(id));
+  if (unbound) devices_.erase(id);
+  return done(unbound);
 }
 
 std::unique_ptr<Action> SimBackend::prepare_ioas(const Step& step) {
@@ -225,6 +217,7 @@ Result<void> SimBackend::attach(const Step& step, ObjectId device, ObjectId targ
 Result<std::unique_ptr<Action>> SimBackend::prepare_access(const Step& step, ObjectId ioas) {
   const std::string& id = step.device;
   if (mediated_.at(id)) return failure(fmt::format("`{}` is attached already", id));
+  access_to_[id] = step.ioas;
   return std::make_unique<SimAction>(
       id + " (attached)",
       [this, id, ioas]() -> Result<void> {
@@ -324,6 +317,7 @@ Result<Observation> SimBackend::observe() {
                           view->automatic});
   }
   seen.pinned_bytes = context_->pinned_bytes();
+  seen.kvm_files = std::vector<std::string>(kvm_files_.begin(), kvm_files_.end());
   return seen;
 }
 

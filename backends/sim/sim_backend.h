@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -38,6 +39,7 @@ class SimBackend final : public Backend {
   std::optional<ObjectId> object(std::string_view name) const;
 
  private:
+  class Unmapped;
 
   // The memory behind one range of guest addresses; maps of it come in pieces.
   struct GuestMemory {
@@ -55,6 +57,23 @@ class SimBackend final : public Backend {
   Result<std::unique_ptr<Action>> prepare_access(const Step& step, ObjectId ioas);
   Result<std::unique_ptr<Action>> prepare_map(const Plan& plan, const Step& step, ObjectId ioas);
 
+  // Steps between running layouts (engine/lifecycle/README.md 6). Their undo goes by names: taking back a destroy gives
+  // the object a new id.
+  Result<std::unique_ptr<Action>> prepare_change(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_unbind(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_kvm_file(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_replace(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_detach(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_hwpt_destroy(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_unmap(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_ioas_destroy(const Step& step);
+
+  Result<void> replace_or_repair(const std::string& device, const std::string& from, const std::string& to);
+  Result<void> attach_again(const std::string& device, const std::string& hwpt, const std::string& ioas);
+  Result<void> allocate_again(const std::string& name, const HwptView& was, const std::string& ioas);
+
+  Result<void> bind(const std::string& id);
+  Result<void> unbind(const std::string& id);
   Result<void> attach(const Step& step, ObjectId device, ObjectId target);
   Result<void> map(const Step& step, ObjectId ioas, const Place& place, std::uint64_t backing);
   Result<void> unmap(const Step& step, ObjectId ioas, const Place& place);
@@ -66,8 +85,10 @@ class SimBackend final : public Backend {
   std::unique_ptr<Context> context_;
   std::map<std::string, ObjectId, std::less<>> ioas_, hwpts_, devices_;
   std::map<std::string, std::optional<ObjectId>, std::less<>> mediated_;  // bound; its access when it has one
+  std::map<std::string, std::string, std::less<>> access_to_;             // by mediated device, its IOAS
   std::map<ObjectId, std::vector<Range>> allowed_;                        // by IOAS
   std::map<Place, GuestMemory> memory_;
+  std::set<std::string, std::less<>> kvm_files_;  // bound devices are with KVM, as a VMM registers them
 };
 
 }  // namespace ioplan::sim

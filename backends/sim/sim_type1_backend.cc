@@ -3,30 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
-#include <functional>
 
 #include "backends/sim/sim_action.h"
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
 
 namespace ioplan::sim {
-
-namespace {
-
-tl::unexpected<Error> failed(const Refusal& refusal) {
-  const char* name = strerrorname_np(refusal.errno_value);
-  return tl::make_unexpected(
-      Error{fmt::format("{}: {}", name == nullptr ? "?" : name, refusal.reason), "", {}, refusal.errno_value});
-}
-
-template <class T>
-Result<void> done(const Answer<T>& answer) {
-  if (!answer) return failed(answer.error());
-  return {};
-}
-
-}  // namespace
 
 SimType1Backend::~SimType1Backend() {
   spaces_.clear();  // before the memory that they have pinned

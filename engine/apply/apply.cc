@@ -8,24 +8,26 @@ namespace ioplan {
 
 namespace {
 
-std::uint64_t bytes_to_map(const Plan& plan) {
+std::uint64_t bytes_to_map(const std::vector<Step>& steps) {
   std::uint64_t bytes = 0;
-  for (const Step& s : plan.steps) {
+  for (const Step& s : steps) {
     if (s.kind == StepKind::map) bytes += s.iova.extent() + 1;
   }
   return bytes;
 }
 
-// What a HWPT is, is fixed when it is made, and can be seen then; the rest waits for the end. To look after every attach
-// would cost the square of the devices.
+// What a HWPT is, is fixed when it is made, and can be seen then; the rest waits for the end. To look after every
+// attach would cost the square of the devices.
 bool makes_hwpt(StepKind kind) { return kind == StepKind::hwpt_alloc || kind == StepKind::attach_ioas; }
 
 class Executor {
  public:
-  Executor(const Plan& plan, Backend& backend, const ApplyOptions& options)
-      : plan_(plan), backend_(backend), options_(options) {
-    progress_.steps = plan.steps.size();
-    progress_.to_map = bytes_to_map(plan);
+  // `from`: the layout that stands, or null when nothing does.
+  Executor(const Plan* from, const Plan& plan, const std::vector<Step>& steps, Backend& backend,
+           const ApplyOptions& options)
+      : from_(from), plan_(plan), steps_(steps), backend_(backend), options_(options) {
+    progress_.steps = steps.size();
+    progress_.to_map = bytes_to_map(steps);
   }
 
   ApplyReport run() {
@@ -35,19 +37,31 @@ class Executor {
       report_.error = before.error();
       return std::move(report_);
     }
+    if (from_ != nullptr && !stands(*before)) return std::move(report_);
     if (carry_out() && as_predicted(Scope::complete)) return std::move(report_);
     roll_back(*before);
     return std::move(report_);
   }
 
  private:
+  bool stands(const Observation& before) {
+    report_.differences = drift(*from_, before);
+    if (report_.differences.empty()) return true;
+    report_.outcome = ApplyOutcome::refused;
+    report_.error = Error{"what stands there is not the layout to start from: " + to_text(report_.differences),
+                          "`ioplan observe` shows all of it",
+                          {},
+                          0};
+    return false;
+  }
+
   bool carry_out() {
-    for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
+    for (std::size_t i = 0; i < steps_.size(); ++i) {
       progress_.step = i;
-      if (!take(plan_.steps[i])) return false;
-      if (makes_hwpt(plan_.steps[i].kind) && !as_predicted(Scope::so_far)) return false;
+      if (!take(steps_[i])) return false;
+      if (makes_hwpt(steps_[i].kind) && !as_predicted(Scope::so_far)) return false;
     }
-    progress_.step = plan_.steps.size();
+    progress_.step = steps_.size();
     return true;
   }
 
@@ -72,7 +86,7 @@ class Executor {
   }
 
   bool perform(const Step& step) {
-    auto action = backend_.prepare(plan_, step);
+    auto action = backend_.prepare(from_ != nullptr && step.kind == StepKind::unmap ? *from_ : plan_, step);
     if (!action) return fail(action.error());
     const auto done = (*action)->perform([this](std::uint64_t bytes) { tell(bytes); });
     if (!done) return fail(done.error());
@@ -93,7 +107,7 @@ class Executor {
   bool as_predicted(Scope scope) {
     auto observed = backend_.observe();
     if (!observed) return fail(observed.error());
-    report_.differences = differences(plan_, *observed, scope);
+    report_.differences = compare(*observed, scope);
     if (!report_.differences.empty()) {
       report_.error = Error{to_text(report_.differences), "", {}, 0};
       if (scope == Scope::so_far) report_.failed_step = progress_.step;
@@ -103,10 +117,19 @@ class Executor {
     return true;
   }
 
+  // On the way between two layouts there are HWPTs of both.
+  std::vector<Difference> compare(const Observation& observed, Scope scope) const {
+    if (from_ == nullptr) return differences(plan_, observed, scope);
+    if (scope == Scope::complete) return drift(plan_, observed);
+    std::vector<Difference> found = differences(plan_, observed, scope);
+    std::erase_if(found, [&](const Difference& d) { return d.subject != steps_[progress_.step].hwpt; });
+    return found;
+  }
+
   bool fail(Error error) {
-    if (progress_.step < plan_.steps.size()) {
+    if (progress_.step < steps_.size()) {
       error.message =
-          fmt::format("step {}, {}: {}", progress_.step + 1, to_text(plan_.steps[progress_.step]), error.message);
+          fmt::format("step {}, {}: {}", progress_.step + 1, to_text(steps_[progress_.step]), error.message);
       report_.failed_step = progress_.step;
     }
     report_.error = std::move(error);
@@ -129,6 +152,9 @@ class Executor {
     const auto after = backend_.observe();
     if (!after) {
       report_.remains.push_back("cannot be told: " + after.error().message);
+    } else if (*after != before && from_ != nullptr) {
+      const auto found = drift(*from_, *after);
+      report_.remains.push_back(found.empty() ? "memory or tables" : to_text(found));
     } else if (*after != before) {
       for (const ObservedHwpt& h : after->hwpts) report_.remains.push_back(h.id + ": still there");
       for (const ObservedIoas& i : after->ioas) report_.remains.push_back(i.id + ": still there");
@@ -136,7 +162,9 @@ class Executor {
     }
   }
 
+  const Plan* from_;
   const Plan& plan_;
+  const std::vector<Step>& steps_;
   Backend& backend_;
   const ApplyOptions& options_;
   ApplyProgress progress_;
@@ -177,7 +205,20 @@ ApplyReport apply_plan(const Plan& plan, const Host& host, Backend& backend, con
     refused.error = ok.error();
     return refused;
   }
-  return Executor(plan, backend, options).run();
+  return Executor(nullptr, plan, plan.steps, backend, options).run();
+}
+
+ApplyReport apply_transition(const Plan& from, const Plan& to, const std::vector<Step>& steps, const Host& host,
+                             Backend& backend, const ApplyOptions& options) {
+  for (const Plan* plan : {&from, &to}) {
+    if (const auto ok = admissible(*plan, host, backend); !ok) {
+      ApplyReport refused;
+      refused.outcome = ApplyOutcome::refused;
+      refused.error = ok.error();
+      return refused;
+    }
+  }
+  return Executor(&from, to, steps, backend, options).run();
 }
 
 std::string to_text(const Step& s) {
@@ -196,6 +237,22 @@ std::string to_text(const Step& s) {
       return fmt::format("attach {} to {}", s.device, s.ioas);
     case StepKind::map:
       return fmt::format("map {:#x}-{:#x} {} in {}", s.iova.start, s.iova.last, s.writeable ? "rw" : "ro", s.ioas);
+    case StepKind::unbind:
+      return fmt::format("close {}", s.device);
+    case StepKind::kvm_file_add:
+      return fmt::format("open {} and register its file with KVM", s.device);
+    case StepKind::kvm_file_del:
+      return fmt::format("take the file of {} from KVM", s.device);
+    case StepKind::replace:
+      return fmt::format("replace the HWPT of {} and its group by {}", s.device, s.hwpt);
+    case StepKind::detach:
+      return fmt::format("detach {}", s.device);
+    case StepKind::hwpt_destroy:
+      return fmt::format("destroy {}", s.hwpt);
+    case StepKind::unmap:
+      return fmt::format("unmap {:#x}-{:#x} in {}", s.iova.start, s.iova.last, s.ioas);
+    case StepKind::ioas_destroy:
+      return fmt::format("destroy {}", s.ioas);
   }
   return {};
 }

@@ -38,14 +38,14 @@ struct Difference {
 struct ApplyReport {
   ApplyOutcome outcome = ApplyOutcome::done;
   std::optional<Error> error;              // why not done
-  std::optional<std::size_t> failed_step;  // index into Plan::steps
+  std::optional<std::size_t> failed_step;  // index into the steps
   std::vector<Difference> differences;
   std::vector<std::string> remains;  // when incomplete
   Observation observed;              // when done
 };
 
 struct ApplyProgress {
-  std::size_t step = 0, steps = 0;       // of Plan::steps
+  std::size_t step = 0, steps = 0;
   std::uint64_t mapped = 0, to_map = 0;  // bytes, over all map steps
 };
 
@@ -61,11 +61,19 @@ Result<void> admissible(const Plan& plan, const Host& host, Backend& backend);
 // Requires: a plan whose references the document reader accepts; wrong plans fail, and are taken back.
 ApplyReport apply_plan(const Plan& plan, const Host& host, Backend& backend, const ApplyOptions& options = {});
 
+// The same for the steps of a transition (engine/lifecycle/README.md 6), on a backend on which `from` stands:
+// afterwards `to` does, or `from` again. Refused, when something else stands there.
+ApplyReport apply_transition(const Plan& from, const Plan& to, const std::vector<Step>& steps, const Host& host,
+                             Backend& backend, const ApplyOptions& options = {});
+
 // so_far: what a HWPT is, for those that exist; nothing is missed. complete: everything.
 enum class Scope : std::uint8_t { so_far, complete };
 
 // Everything in `observed` that differs from what `plan` predicts of it, in the plan's order.
 std::vector<Difference> differences(const Plan& plan, const Observation& observed, Scope scope);
+
+// The same for a layout with a history: the device that a HWPT was made for may have gone, and is not compared.
+std::vector<Difference> drift(const Plan& layout, const Observation& observed);
 
 // "hwpt0.page_sizes: predicted 4KiB 2MiB, observed 4KiB (and 2 more)". Requires: there is one.
 std::string to_text(const std::vector<Difference>& differences);

@@ -65,6 +65,7 @@ struct Observation {
   std::vector<ObservedIoas> ioas;
   std::vector<ObservedHwpt> hwpts;
   std::optional<std::uint64_t> pinned_bytes;
+  std::optional<std::vector<std::string>> kvm_files;  // devices whose VFIO file is registered with KVM, ascending
 
   friend bool operator==(const Observation&, const Observation&) = default;
 };
@@ -77,6 +78,7 @@ class Backend {
   virtual KernelInterface interface() const { return KernelInterface::iommufd; }
   // Whether this plan can be carried out here at all. Touches nothing.
   virtual Result<void> admit(const Plan& plan) = 0;
+  // `plan`: the one that the step leads to; for an unmap, the one that it leads away from.
   virtual Result<std::unique_ptr<Action>> prepare(const Plan& plan, const Step& step) = 0;
   // What exists of the plan's objects now. During an apply it holds those made so far.
   virtual Result<Observation> observe() = 0;

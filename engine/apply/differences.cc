@@ -8,6 +8,7 @@
 
 #include "engine/apply/apply.h"
 #include "engine/base/text.h"
+#include "engine/model/features.h"
 
 namespace ioplan {
 
@@ -66,6 +67,7 @@ class Comparison {
     report_strangers(plan_.ioas, observed_.ioas);
     report_strangers(plan_.hwpts, observed_.hwpts);
     if (complete_) compare_resources();
+    if (complete_) compare_kvm_files();
     return std::move(found_);
   }
 
@@ -150,6 +152,19 @@ class Comparison {
     same("resources", "page_table_bytes", plan_.resources.page_table_bytes, std::optional(tables));
   }
 
+  // Every device of a layout has its file with KVM, and so have those that are retained.
+  void compare_kvm_files() {
+    std::vector<std::string> files;
+    for (const PlannedHwpt& h : plan_.hwpts) files.insert(files.end(), h.devices.begin(), h.devices.end());
+    for (const PlannedIoas& ioas : plan_.ioas) {
+      for (const auto& more : {mediated_devices(plan_, ioas.id), ioas.retained}) {
+        files.insert(files.end(), more.begin(), more.end());
+      }
+    }
+    std::ranges::sort(files);
+    same("kvm", "files", files, observed_.kvm_files);
+  }
+
   const Plan& plan_;
   const Observation& observed_;
   bool complete_;
@@ -161,6 +176,12 @@ class Comparison {
 
 std::vector<Difference> differences(const Plan& plan, const Observation& observed, Scope scope) {
   return Comparison(plan, observed, scope == Scope::complete).run();
+}
+
+std::vector<Difference> drift(const Plan& layout, const Observation& observed) {
+  std::vector<Difference> found = differences(layout, observed, Scope::complete);
+  std::erase_if(found, [](const Difference& d) { return d.attribute == "allocator"; });
+  return found;
 }
 
 }  // namespace ioplan

@@ -43,9 +43,28 @@ void check_feasible(const Court& court) {
   check_ioas(court, seats);
   check_kvm(court);
   check_resources(court, seats);
-  check_optimality(court);
+  check_frozen(court);
   check_steps(court);
   if (court.in_containers()) check_joining(court, seats);
+}
+
+// The places that are kept are taken in thought, and everything that a device in its place must not break is asked again.
+void check_ahead(const Court& now, const Request& request, const Law& law) {
+  check_promises(now);
+  const Request expected = looking_ahead(request, now.plan);
+  const Plan plugged = looking_ahead(now.plan);
+  const World world(expected, law, now.plan.preferences);
+  const World unspoilt(expected, law, {});
+  Judgement doubts;
+  const Court ahead{plugged, world, unspoilt, now.options, doubts};
+  const std::vector<Seat> seats = check_placement(ahead);
+  check_attributes(ahead, seats);
+  check_wishes(ahead, seats);
+  for (const Objection& o : doubts.objections) {
+    now.object(obligation::foresight, o.subjects, "with all promises plugged: " + o.text);
+  }
+  const Court least{now.plan, world, now.unspoilt, now.options, now.judgement};
+  check_optimality(least);
 }
 
 // What no search over placements would notice.
@@ -61,7 +80,10 @@ void check_in_world(const Plan& plan, const Completion& completion, const Law& l
   const World world(completion.request, law, plan.preferences);
   const World unspoilt(completion.request, law, {});
   const Court court{plan, world, unspoilt, options, judgement};
-  if (plan.verdict == Verdict::feasible) return check_feasible(court);
+  if (plan.verdict == Verdict::feasible) {
+    check_feasible(court);
+    return plan.promises.empty() ? check_optimality(court) : check_ahead(court, completion.request, law);
+  }
   if (!refused_outright(court)) check_no_placement(court);
 }
 

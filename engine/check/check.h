@@ -70,6 +70,8 @@ inline constexpr std::string_view kvm = "kvm";
 inline constexpr std::string_view resources = "resources";
 inline constexpr std::string_view objectives = "objectives";
 inline constexpr std::string_view optimality = "optimality";
+inline constexpr std::string_view frozen = "frozen";
+inline constexpr std::string_view foresight = "foresight";
 inline constexpr std::string_view assumptions = "assumptions";
 inline constexpr std::string_view steps = "steps";
 inline constexpr std::string_view joining = "joining";
@@ -78,7 +80,7 @@ inline constexpr std::string_view undecided = "undecided";
 }  // namespace obligation
 
 // What a plan owes, in the order in which it is asked.
-inline constexpr std::array<Obligation, 21> kObligations = {{
+inline constexpr std::array<Obligation, 23> kObligations = {{
     {obligation::interface, "The plan was made for the kernel interface whose law it is held against."},
     {obligation::fingerprint, "The plan was made for the facts of this host."},
     {obligation::vms, "The plan answers for exactly the VMs that were asked about."},
@@ -95,6 +97,8 @@ inline constexpr std::array<Obligation, 21> kObligations = {{
     {obligation::resources, "Pinned, page-table and locked bytes are what mapping this memory takes."},
     {obligation::objectives, "The objective values are those of this plan."},
     {obligation::optimality, "The bounds and proofs that are claimed hold."},
+    {obligation::frozen, "What a guest sees of its HWPTs is stated as it is."},
+    {obligation::foresight, "What is promised is expected, and this plan keeps a place for all of it."},
     {obligation::assumptions, "The stock defaults that the answer rests on are listed, and no others."},
     {obligation::steps, "Carrying out the steps in order succeeds and leads to this plan."},
     {obligation::joining, "A type1 container that groups join in the order of the steps makes exactly these HWPTs."},

@@ -47,6 +47,7 @@ std::vector<Choice> usable_choices(const World& world, const Scene& scene) {
   std::set<DeviceQuantities> allocators;
   std::set<HwptQuantities> made;
   for (const AssignedDevice* entry : scene.entries) {
+    if (entry->expected) continue;  // who is not there allocates nothing
     const DeviceQuantities& q = scene.quantities.at(entry->host->index());
     if (!allocators.insert(q).second) continue;
     for (std::uint8_t flags = 0; flags < kHwptFlagSets; ++flags) {
@@ -146,7 +147,7 @@ void add_item(const World& world, const Scene& scene, const Choices& choices, st
   clump.items.push_back(i);
   clump.accepted &= choices.by_item[i];
   for (std::size_t device : scene.items[i].assigned) {
-    clump.enforceable += scene.quantities.at(device)[DeviceQ::enforce_cache_coherency];
+    if (!scene.expects(device)) clump.enforceable += scene.quantities.at(device)[DeviceQ::enforce_cache_coherency];
   }
   for (unsigned stage : {1U, 2U}) {
     for (std::uint64_t key : pools_of(world, scene.items[i], stage)) clump.pools[stage].push_back(key);

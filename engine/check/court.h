@@ -56,6 +56,13 @@ void check_kvm(const Court& court);
 void check_resources(const Court& court, const std::vector<Seat>& seats);
 // optimality
 void check_optimality(const Court& court);
+// frozen
+void check_frozen(const Court& court);
+// foresight: that what is promised is expected
+void check_promises(const Court& court);
+// The request and the plan as if everything promised had been plugged.
+Request looking_ahead(Request request, const Plan& plan);
+Plan looking_ahead(Plan plan);
 // steps
 void check_steps(const Court& court);
 // joining. Requires: steps that lead somewhere, else it says nothing

@@ -158,7 +158,8 @@ void check_proved(const Court& court) {
   if (std::none_of(proved.begin(), proved.end(), [](bool p) { return p; })) return;
   const ObjectiveOrder& order = court.world.request.policy.objectives;
   check_against(court, court.world, order.back());
-  if (!court.plan.preferences.empty()) check_against(court, court.unspoilt, Objective::hwpts);
+  const bool promised = !court.plan.promises.empty();  // what they cost is no part of the question without preferences
+  if (!court.plan.preferences.empty() && !promised) check_against(court, court.unspoilt, Objective::hwpts);
 }
 
 }  // namespace

@@ -50,7 +50,9 @@ std::optional<std::size_t> assigned_device(const Court& court, const Scene* scen
 
 void resolve_devices(const Court& court, Seat& seat) {
   const PlannedHwpt& planned = *seat.planned;
-  if (planned.devices.empty()) court.object(placement, {planned.id}, fmt::format("`{}` holds no device", planned.id));
+  const bool waits = std::any_of(court.plan.promises.begin(), court.plan.promises.end(),
+                                 [&](const Promise& p) { return p.hwpt == planned.id; });
+  if (planned.devices.empty() && !waits) court.object(placement, {planned.id}, fmt::format("`{}` holds no device", planned.id));
   for (const std::string& id : planned.devices) {
     const auto device = assigned_device(court, seat.scene, id);
     if (!device) {

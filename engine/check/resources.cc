@@ -33,8 +33,27 @@ std::uint64_t exposed_devices(const Seat& seat) {
       std::count_if(seat.devices.begin(), seat.devices.end(), [&](std::size_t d) { return capable(*seat.scene, d); }));
 }
 
-std::uint64_t idle_flags(const Seat& seat) {
-  const unsigned idle = seat.planned->flags & ~unsigned{needed_flags(*seat.scene)};
+// Flags that the operator's rules ask for devices that are promised.
+unsigned promised_flags(const Court& court, const Scene& scene) {
+  unsigned flags = 0;
+  for (const Promise& p : court.plan.promises) {
+    AssignedDevice device;
+    device.host = court.world.host().find_device(p.device);
+    if (!device.host || p.vm != scene.vm->name) continue;
+    for (const PolicyRule& rule : court.world.request.policy.rules) {
+      const auto* require = std::get_if<RequireRule>(&rule.what);
+      if (require == nullptr || !selects(require->which, court.world.host(), device)) continue;
+      if (require->dirty_tracking) flags |= kDirtyTracking;
+      if (require->nest_parent) flags |= kNestParent;
+      if (require->pasid) flags |= kPasid;
+    }
+  }
+  return flags;
+}
+
+std::uint64_t idle_flags(const Court& court, const Seat& seat) {
+  const unsigned needed = needed_flags(*seat.scene) | promised_flags(court, *seat.scene);
+  const unsigned idle = seat.planned->flags & ~needed;
   return static_cast<std::uint64_t>(std::popcount(idle));
 }
 
@@ -82,7 +101,7 @@ void check_resources(const Court& court, const std::vector<Seat>& seats) {
     const std::uint64_t bytes = page_table_bytes(*seat.scene, *seat.hwpt);
     values[Objective::page_tables] += bytes;
     values[Objective::coherency] += exposed_devices(seat);
-    values[Objective::unneeded_flags] += idle_flags(seat);
+    values[Objective::unneeded_flags] += idle_flags(court, seat);
     expect(court, obligation::resources, seat.planned->id + ".page_table_bytes", seat.planned->page_table_bytes, bytes);
   }
   const Resources& stated = court.plan.resources;

@@ -35,6 +35,11 @@ bool Scene::assigns(std::size_t device) const {
   return it != entries.end() && index(*it) == device;
 }
 
+bool Scene::expects(std::size_t device) const {
+  return std::any_of(entries.begin(), entries.end(),
+                     [&](const AssignedDevice* e) { return e->expected && e->host->index() == device; });
+}
+
 const Scene* World::scene(std::string_view vm) const {
   const auto it = std::find_if(scenes.begin(), scenes.end(), [&](const Scene& s) { return s.vm->name == vm; });
   return it == scenes.end() ? nullptr : &*it;
@@ -133,6 +138,9 @@ namespace {
 void read_memory(const World& world, Scene& scene) {
   scene.memory = memory_of(world.request, *scene.vm);
   scene.backing = scene.vm->memory.backing.value_or(4096);
+  scene.reach = scene.memory;
+  if (scene.vm->expected_memory) scene.reach.push_back({*scene.vm->expected_memory, Access::read_write});
+  std::sort(scene.reach.begin(), scene.reach.end());
 }
 
 // Groups of the assigned devices; a device without a group number stands alone.
@@ -178,7 +186,7 @@ DeviceQuantities quantities_of(const World& world, const Scene& scene, std::size
   const std::vector<ReservedRegion> regions = binding_regions(world, device);
   q[DeviceQ::direct_region] = has_direct(regions);
   q[DeviceQ::mixed_msi_windows] = mixes_msi_windows(regions);
-  q[DeviceQ::region_over_memory] = lies_over(regions, scene.memory);
+  q[DeviceQ::region_over_memory] = lies_over(regions, scene.reach);
   return q;
 }
 
@@ -199,7 +207,7 @@ void read_requirements(const World& world, Scene& scene) {
 
 bool all_enforceable(const Scene& scene) {
   return scene.mediated.empty() && std::all_of(scene.entries.begin(), scene.entries.end(), [&](const auto* e) {
-           return scene.quantities.at(e->host->index())[DeviceQ::enforce_cache_coherency] == 1;
+           return e->expected || scene.quantities.at(e->host->index())[DeviceQ::enforce_cache_coherency] == 1;
          });
 }
 
@@ -207,12 +215,12 @@ std::uint64_t lowest_set_bit(std::uint64_t v) { return v & (~v + 1); }
 
 void read_memory_quantities(const World& world, Scene& scene) {
   std::uint64_t boundaries = 0;
-  for (const MemoryRange& m : scene.memory) {
+  for (const MemoryRange& m : scene.reach) {
     boundaries |= m.gpa.start | (m.gpa.last - m.gpa.start + 1);
     if (m.access == Access::read_only) scene.asks[VmQ::read_only_memory] = 1;
   }
-  scene.asks[VmQ::memory_first] = scene.memory.empty() ? 0 : scene.memory.front().gpa.start;
-  scene.asks[VmQ::memory_last] = scene.memory.empty() ? 0 : scene.memory.back().gpa.last;
+  scene.asks[VmQ::memory_first] = scene.reach.empty() ? 0 : scene.reach.front().gpa.start;
+  scene.asks[VmQ::memory_last] = scene.reach.empty() ? 0 : scene.reach.back().gpa.last;
   scene.asks[VmQ::memory_alignment] = boundaries == 0 ? std::uint64_t{1} << 63 : lowest_set_bit(boundaries);
   scene.asks[VmQ::page_size] = world.kernel_page();
 }

@@ -42,13 +42,15 @@ struct Scene {
   const VirtualMachine* vm = nullptr;
   std::vector<const AssignedDevice*> entries;  // host devices, in the order of their indices
   std::vector<std::string> mediated;
-  std::vector<MemoryRange> memory;
+  std::vector<MemoryRange> memory;  // mapped
+  std::vector<MemoryRange> reach;   // and what is expected to be
   std::uint64_t backing = 4096;
   VmQuantities asks;
   std::vector<Item> items;
   std::map<std::size_t, DeviceQuantities> quantities;  // of every member of an item
 
   bool assigns(std::size_t device) const;
+  bool expects(std::size_t device) const;  // it is only expected: a place is kept for it
   bool has_devices() const { return !entries.empty() || !mediated.empty(); }  // else it needs no IOAS
 };
 

@@ -73,8 +73,9 @@ class Replay {
         return attach_ioas(step);
       case StepKind::map:
         return map(step);
+      default:
+        return "only a running layout can change like that";
     }
-    return "unknown step";
   }
 
   // A container has no such step: groups join, and then all is allowed that its domains and regions leave.
@@ -121,6 +122,9 @@ class Replay {
     const Intervals allowed = merged(ranges);
     for (const MemoryRange& m : planned.memory) {
       if (!covers(allowed, m.gpa)) return "memory lies outside the allowed ranges";
+    }
+    for (const Range& r : planned.allowed) {
+      if (!covers(allowed, r)) return "not all of what is to be allowed is";
     }
     return "";
   }

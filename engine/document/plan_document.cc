@@ -77,6 +77,8 @@ Json ioas_json(const PlannedIoas& ioas) {
   json["alignment"] = ioas.alignment;
   json["memory"] = list(ioas.memory, memory_json);
   json["backing"] = ioas.backing;
+  if (!ioas.allowed.empty()) json["allowed"] = list(ioas.allowed, range_json);
+  if (!ioas.retained.empty()) json["retained"] = strings(ioas.retained);
   return json;
 }
 
@@ -140,6 +142,27 @@ Json unknown_json(const UnknownFact& u) {
           {"answers", Json::array({u.first_answer, u.second_answer})}};
 }
 
+Json frozen_json(const FrozenFeature& f) {
+  return {{"vm", f.vm}, {"feature", f.feature}, {"value", f.value}, {"because", strings(f.because)}};
+}
+
+Json promise_json(const Promise& p) {
+  Json json = {{"vm", p.vm}};
+  if (p.device.empty()) {
+    json["memory"] = range_json(p.memory);
+  } else {
+    json["device"] = p.device;
+    json["hwpt"] = p.hwpt;
+  }
+  return json;
+}
+
+Json unpromised_json(const Unpromised& u) {
+  return {{"vm", u.vm}, {"subject", u.subject}, {"rule", u.rule}, {"because", u.because}};
+}
+
+bool maps_or_unmaps(StepKind kind) { return kind == StepKind::map || kind == StepKind::unmap; }
+
 Json step_json(const Step& step) {
   Json json;
   json["do"] = word(step.kind, kStepKindNames);
@@ -148,7 +171,7 @@ Json step_json(const Step& step) {
   if (!step.hwpt.empty()) json["hwpt"] = step.hwpt;
   if (step.kind == StepKind::hwpt_alloc) json["flags"] = flags_json(step.flags);
   if (step.kind == StepKind::allow_iovas) json["ranges"] = list(step.ranges, range_json);
-  if (step.kind == StepKind::map) {
+  if (maps_or_unmaps(step.kind)) {
     json["iova"] = range_json(step.iova);
     json["access"] = word(step.writeable ? Access::read_write : Access::read_only, kAccessNames);
   }
@@ -172,6 +195,9 @@ Json plan_json(const Plan& plan) {
   json["optimality"] = optimality_json(plan.optimality);
   json["objectives"] = objectives_json(plan.objectives);
   json["preferences"] = strings(plan.preferences);
+  json["frozen"] = list(plan.frozen, frozen_json);
+  json["promises"] = list(plan.promises, promise_json);
+  json["unpromised"] = list(plan.unpromised, unpromised_json);
   json["assumptions"] = list(plan.assumptions, assumption_json);
   json["conflict"] = list(plan.conflict, conflict_json);
   json["fixes"] = list(plan.fixes, fix_json);
@@ -233,8 +259,8 @@ MemoryRange read_memory(Reader& reader, const Field& field) {
 }
 
 PlannedIoas read_ioas(Reader& reader, const Field& field) {
-  static constexpr std::array<std::string_view, 7> keys = {"id",        "vm",     "ranges", "reserved",
-                                                           "alignment", "memory", "backing"};
+  static constexpr std::array<std::string_view, 9> keys = {"id",     "vm",      "ranges",  "reserved", "alignment",
+                                                           "memory", "backing", "allowed", "retained"};
   const MapReader map(reader, field.value, "ioas", keys);
   PlannedIoas ioas;
   ioas.id = reader.text(map.required("id"));
@@ -244,6 +270,8 @@ PlannedIoas read_ioas(Reader& reader, const Field& field) {
   ioas.alignment = reader.integer(map.required("alignment"));
   ioas.memory = read_list(reader, map.required("memory"), [&](const Field& f) { return read_memory(reader, f); });
   ioas.backing = reader.integer(map.required("backing"));
+  ioas.allowed = read_ranges(reader, map.optional("allowed"));
+  ioas.retained = read_strings(reader, map.optional("retained"));
   return ioas;
 }
 
@@ -367,6 +395,31 @@ UnknownFact read_unknown(Reader& reader, const Field& field) {
   return unknown;
 }
 
+FrozenFeature read_frozen(Reader& reader, const Field& field) {
+  static constexpr std::array<std::string_view, 4> keys = {"vm", "feature", "value", "because"};
+  const MapReader map(reader, field.value, "frozen", keys);
+  return {reader.text(map.required("vm")), reader.text(map.required("feature")), reader.prose(map.required("value")),
+          read_strings(reader, map.required("because"))};
+}
+
+Promise read_promise(Reader& reader, const Field& field) {
+  static constexpr std::array<std::string_view, 4> keys = {"vm", "device", "hwpt", "memory"};
+  const MapReader map(reader, field.value, "promises", keys);
+  const Field device = map.optional("device"), memory = map.optional("memory");
+  if (reader.ok() && static_cast<bool>(device) == static_cast<bool>(memory)) {
+    reader.fail(field.value, "a promise is of a `device` or of `memory`");
+  }
+  return {reader.text(map.required("vm")), reader.text(device), reader.text(map.optional("hwpt")),
+          reader.range(memory)};
+}
+
+Unpromised read_unpromised(Reader& reader, const Field& field) {
+  static constexpr std::array<std::string_view, 4> keys = {"vm", "subject", "rule", "because"};
+  const MapReader map(reader, field.value, "unpromised", keys);
+  return {reader.text(map.required("vm")), reader.text(map.required("subject")), reader.text(map.required("rule")),
+          reader.prose(map.required("because"))};
+}
+
 // What each kind of step must say, and what it may say besides (see Step).
 struct StepShape {
   std::array<std::string_view, 5> required;
@@ -380,6 +433,14 @@ constexpr std::array<StepShape, kStepKindNames.size()> kStepShapes = {{
     {{"device", "hwpt"}, {"ioas"}},
     {{"device", "ioas"}, {"hwpt"}},
     {{"ioas", "iova", "access"}, {"device", "hwpt"}},
+    {{"device"}, {"ioas", "hwpt"}},
+    {{"device"}, {"ioas", "hwpt"}},
+    {{"device"}, {"ioas", "hwpt"}},
+    {{"device", "hwpt"}, {"ioas"}},
+    {{"device"}, {"ioas", "hwpt"}},
+    {{"hwpt"}, {"device", "ioas"}},
+    {{"ioas", "iova", "access"}, {"device", "hwpt"}},
+    {{"ioas"}, {"device", "hwpt"}},
 }};
 
 std::vector<std::string_view> step_keys(const StepShape& shape) {
@@ -424,9 +485,10 @@ std::string read_fingerprint(Reader& reader, const Field& field) {
 }
 
 Plan read_plan_map(Reader& reader, const Node& root) {
-  static constexpr std::array<std::string_view, 18> keys = {
-      "apiVersion", "kind",       "host",        "backend",     "vms",      "verdict", "ioas",  "hwpts", "kvm", "resources",
-      "optimality", "objectives", "preferences", "assumptions", "conflict", "fixes", "unknown", "steps"};
+  static constexpr std::array<std::string_view, 21> keys = {
+      "apiVersion", "kind",       "host",        "backend",    "vms",         "verdict", "ioas",
+      "hwpts",      "kvm",        "resources",   "optimality", "objectives",  "preferences", "frozen",
+      "promises",   "unpromised", "assumptions", "conflict",   "fixes",       "unknown", "steps"};
   const MapReader map(reader, root, "Plan", keys);
   const auto each = [&](std::string_view key, auto read) {
     return read_list(reader, map.required(key), [&](const Field& item) { return read(reader, item); });
@@ -445,6 +507,12 @@ Plan read_plan_map(Reader& reader, const Node& root) {
   plan.optimality = read_optimality(reader, map.required("optimality"));
   plan.objectives = read_objectives(reader, map.required("objectives"));
   plan.preferences = read_strings(reader, map.required("preferences"));
+  const auto grown = [&](std::string_view key, auto read) {  // keys that older plans lack
+    return read_list(reader, map.optional(key), [&](const Field& item) { return read(reader, item); });
+  };
+  plan.frozen = grown("frozen", read_frozen);
+  plan.promises = grown("promises", read_promise);
+  plan.unpromised = grown("unpromised", read_unpromised);
   plan.assumptions = each("assumptions", read_assumption);
   plan.conflict = each("conflict", read_conflict);
   plan.fixes = each("fixes", read_fix);

@@ -116,9 +116,9 @@ void read_rules(Reader& reader, const Field& field, const Host& host, std::vecto
 }  // namespace
 
 Policy read_policy(Reader& reader, const Node& root, const Host& host) {
-  static constexpr std::array<std::string_view, 10> keys = {
-      "apiVersion",      "kind",       "name",    "coherency", "assumed_coherency", "assumptions",
-      "viommu_fallback", "objectives", "hotplug", "rules"};
+  static constexpr std::array<std::string_view, 11> keys = {
+      "apiVersion",      "kind",       "name",    "coherency",          "assumed_coherency", "assumptions",
+      "viommu_fallback", "objectives", "hotplug", "noncoherent_unplug", "rules"};
   const MapReader map(reader, root, "Policy", keys);
   Policy policy;
   if (const Field f = map.optional("name")) policy.name = reader.text(f);
@@ -133,6 +133,9 @@ Policy read_policy(Reader& reader, const Node& root, const Host& host) {
   }
   if (const Field f = map.optional("hotplug")) {
     policy.hotplug = reader.enumeration<HotplugPolicy>(f, kHotplugPolicyNames);
+  }
+  if (const Field f = map.optional("noncoherent_unplug")) {
+    policy.noncoherent_unplug = reader.enumeration<NoncoherentUnplug>(f, kNoncoherentUnplugNames);
   }
   for (std::size_t i : read_choices(reader, map.optional("viommu_fallback"), kFallbackNames)) {
     policy.viommu_fallback.emplace_back(kFallbackNames[i]);

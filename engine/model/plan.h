@@ -44,6 +44,8 @@ struct PlannedIoas {
   std::uint64_t alignment = 1;           // bytes
   std::vector<MemoryRange> memory;       // what is mapped; IOVA = GPA
   std::uint64_t backing = 4096;
+  std::vector<Range> allowed;         // IOVA that nothing may reserve: memory, and memory promised; empty: the memory
+  std::vector<std::string> retained;  // unplugged, but their VFIO files stay with KVM (engine/lifecycle/README.md 4)
 
   friend bool operator==(const PlannedIoas&, const PlannedIoas&) = default;
 };
@@ -133,20 +135,70 @@ struct UnknownFact {
   std::string second_value, second_answer;
 };
 
-enum class StepKind : std::uint8_t { bind, ioas_alloc, allow_iovas, hwpt_alloc, attach, attach_ioas, map };
-inline constexpr std::array<std::string_view, 7> kStepKindNames = {"bind",   "ioas-alloc",  "allow-iovas", "hwpt-alloc",
-                                                                   "attach", "attach-ioas", "map"};
+// Those from kvm_file_add on are of running layouts only (engine/lifecycle); the others also lead from nothing to a plan.
+enum class StepKind : std::uint8_t {
+  bind,
+  ioas_alloc,
+  allow_iovas,
+  hwpt_alloc,
+  attach,
+  attach_ioas,
+  map,
+  unbind,
+  kvm_file_add,
+  kvm_file_del,
+  replace,
+  detach,
+  hwpt_destroy,
+  unmap,
+  ioas_destroy
+};
+inline constexpr std::array<std::string_view, 15> kStepKindNames = {
+    "bind",         "ioas-alloc",   "allow-iovas", "hwpt-alloc", "attach",       "attach-ioas", "map",         "unbind",
+    "kvm-file-add", "kvm-file-del", "replace",     "detach",     "hwpt-destroy", "unmap",       "ioas-destroy"};
 
 // One thing to do, in order. Unused fields are empty.
 struct Step {
   StepKind kind = StepKind::bind;
-  std::string device;  // bind, hwpt-alloc (allocator), attach, attach-ioas
+  std::string device;  // of bind, unbind, kvm-file-*, hwpt-alloc (allocator), attach*, replace (one of the group), detach
   std::string ioas;
   std::string hwpt;
   std::uint8_t flags = 0;
   std::vector<Range> ranges;  // allow-iovas
-  Range iova;                 // map
-  bool writeable = true;      // map
+  Range iova;                 // map, unmap
+  bool writeable = true;      // map, unmap
+
+  friend bool operator==(const Step&, const Step&) = default;
+};
+
+// A feature that the guest of a VM sees, and that hot-plug in frozen mode leaves as it is (lifecycle/README.md 8).
+struct FrozenFeature {
+  std::string vm;
+  std::string feature;  // page_sizes, address_bits, granule, dirty_tracking, noncoherent_dma
+  std::string value;
+  std::vector<std::string> because;  // host device ids, then mdev UUIDs: without them it would be otherwise
+
+  friend bool operator==(const FrozenFeature&, const FrozenFeature&) = default;
+};
+
+// An expected plug that will succeed in frozen mode, in every order with the others (lifecycle/README.md 7).
+struct Promise {
+  std::string vm;
+  std::string device;  // empty: memory
+  std::string hwpt;    // which the device will join
+  Range memory;        // GPA, when it is memory
+
+  friend bool operator==(const Promise&, const Promise&) = default;
+};
+
+// An expectation that cannot be promised, and the rule that refuses.
+struct Unpromised {
+  std::string vm;
+  std::string subject;  // device id, or "memory"
+  std::string rule;
+  std::string because;
+
+  friend bool operator==(const Unpromised&, const Unpromised&) = default;
 };
 
 struct Plan {
@@ -161,6 +213,9 @@ struct Plan {
   Optimality optimality;
   ObjectiveValues objectives;
   std::vector<std::string> preferences;  // preferred needs that are met: "vm0.dirty_tracking"
+  std::vector<FrozenFeature> frozen;     // by VM
+  std::vector<Promise> promises;         // by VM: memory, then devices
+  std::vector<Unpromised> unpromised;
   std::vector<Assumption> assumptions;
   std::vector<Conflict> conflict;
   std::vector<Fix> fixes;

@@ -23,6 +23,10 @@ inline constexpr std::array<std::string_view, 5> kObjectiveNames = {"ioas", "hwp
 enum class HotplugPolicy : std::uint8_t { frozen, additive, converge };
 inline constexpr std::array<std::string_view, 3> kHotplugPolicyNames = {"frozen", "additive", "converge"};
 
+// What becomes of the VFIO file of an unplugged device without which KVM would be coherent too early.
+enum class NoncoherentUnplug : std::uint8_t { release, retain };
+inline constexpr std::array<std::string_view, 2> kNoncoherentUnplugNames = {"release", "retain"};
+
 // Chooses devices of a VM. Keys are joined by "and", the values of one key by "or"; a key without values does not ask.
 // An empty selector chooses every device.
 struct Selector {
@@ -69,6 +73,7 @@ struct Policy {
   Permission assumed_coherency = Permission::allow;
   Permission assumptions = Permission::allow;
   HotplugPolicy hotplug = HotplugPolicy::converge;
+  NoncoherentUnplug noncoherent_unplug = NoncoherentUnplug::release;
   std::array<Objective, 5> objectives = {Objective::ioas, Objective::hwpts, Objective::coherency,
                                          Objective::page_tables, Objective::unneeded_flags};
   std::vector<std::string> viommu_fallback;

@@ -44,4 +44,12 @@ std::vector<MemoryRange> machine_layout(MachineType type, CpuVendor vendor, std:
   return {ram(0, low), ram(high_memory_start(vendor, high, pci_hole64_size, hotplug_memory), high)};
 }
 
+Range hotplug_range(const std::vector<MemoryRange>& mapped, std::uint64_t backing, std::uint64_t size) {
+  const std::uint64_t unit = std::max(std::uint64_t{1} << 30, backing);
+  std::uint64_t end = 0;
+  for (const MemoryRange& m : mapped) end = std::max(end, m.gpa.last + 1);
+  const std::uint64_t start = (end + (unit - 1)) / unit * unit;
+  return {start, start + (size - 1)};
+}
+
 }  // namespace ioplan

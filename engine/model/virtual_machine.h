@@ -49,6 +49,7 @@ struct AssignedDevice {
   std::string mdev;  // UUID, when `host` is absent
   std::string name;
   std::vector<std::string> labels;
+  bool expected = false;  // not there: its place among the HWPTs is kept for it (the planner's foresight)
 };
 
 enum class ViommuModel : std::uint8_t { none, intel, amd, smmuv3, virtio };
@@ -76,12 +77,18 @@ struct VirtualMachine {
   Needs needs;
   HotplugExpectation hotplug;
   bool guest_cache_maintenance = false;
+  std::optional<Range> expected_memory;  // not mapped: nothing may stand in its way (the planner's foresight)
+  bool retains_noncoherent = false;      // a file of an unplugged device keeps KVM non-coherent (engine/lifecycle)
 };
 
 // What QEMU's board code makes of `size` on a machine (hw/i386/pc.c, hw/i386/pc_q35.c, hw/arm/virt.c), RAM only.
 // `hotplug_memory` counts towards the 64-bit PCI hole's place. Requires: type and, on q35 and pc, vendor known.
 std::vector<MemoryRange> machine_layout(MachineType type, CpuVendor vendor, std::uint64_t size,
                                         std::uint64_t pci_hole64_size, std::uint64_t hotplug_memory);
+
+// Where memory of this size is plugged: after what is mapped, at a multiple of 1 GiB and of the backing.
+// Requires: size above 0. Ends before it starts when 2^64 is too near.
+Range hotplug_range(const std::vector<MemoryRange>& mapped, std::uint64_t backing, std::uint64_t size);
 
 // QEMU's default size of the 64-bit PCI hole.
 std::uint64_t default_pci_hole64_size(MachineType type);

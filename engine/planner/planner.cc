@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include "engine/explain/explain.h"
+#include "engine/planner/foresight.h"
 #include "engine/planner/missing.h"
 #include "engine/solve/needs.h"
 #include "engine/solve/solver.h"
@@ -51,9 +52,13 @@ class Planner {
     for (const VirtualMachine& vm : request.vms) result.needs.push_back(settle_needs(vm.needs, 0));
     result.solved = solve_with(request, result.needs);
     if (result.solved.verdict == Verdict::feasible) {
-      // The proof is that of the question without preferences: it has as many HWPTs and rests on the documents alone.
-      const Solved bound = adopt_preferences(request, result);
-      result.plan = write_plan(request, result.solved, bound.vms.empty() ? result.solved : bound, law_);
+      if (expects_anything(request)) {
+        plan_ahead(request, result);
+      } else {
+        // The proof is that of the question without preferences: it has as many HWPTs and rests on the documents alone.
+        const Solved bound = adopt_preferences(request, result);
+        result.plan = write_plan(request, result.solved, bound.vms.empty() ? result.solved : bound, law_);
+      }
     }
     result.plan.verdict = result.solved.verdict;
     for (std::size_t v = 0; v < request.vms.size(); ++v) list_preferences(request.vms[v], result.needs[v], result.plan);
@@ -63,6 +68,32 @@ class Planner {
  private:
   Solved solve_with(const Request& request, const std::vector<Needs>& needs) const {
     return solve(request, needs, law_, options_.budget);
+  }
+
+  // Promises come before preferences. What they cost is no part of the proof, which is that of the question without them.
+  void plan_ahead(const Request& request, Answer& result) const {
+    const Solved bound = std::move(result.solved);
+    const Foresight foresight = foresee(request, result.needs, law_, options_.budget);
+    result.solved = solve_with(foresight.request, result.needs);
+    adopt_preferences(foresight.request, result);
+    result.plan = write_plan(foresight.request, result.solved, bound, law_);
+    result.plan.unpromised = foresight.unpromised;
+    Optimality& o = result.plan.optimality;
+    if (o.lower_bound < o.hwpts) o.proved[static_cast<std::size_t>(Objective::hwpts)] = false;
+    sort_promises(foresight.request, result.plan);
+  }
+
+  static void sort_promises(const Request& request, Plan& plan) {
+    std::vector<Promise> sorted;
+    for (const VirtualMachine& vm : request.vms) {
+      if (vm.expected_memory) sorted.push_back({vm.name, "", "", *vm.expected_memory});
+      for (const AssignedDevice& d : vm.devices) {
+        if (!d.expected) continue;
+        const auto it = std::ranges::find(plan.promises, request.host.device(*d.host).id, &Promise::device);
+        sorted.push_back(*it);
+      }
+    }
+    plan.promises = std::move(sorted);
   }
 
   // Larger sets first, then dirty tracking before nesting before PASID. Returns the answer without preferences when some
@@ -132,6 +163,9 @@ std::vector<std::string> parts_of(const Plan& p) {
     parts.push_back(std::move(text));
   }
   parts.push_back(fmt::format("preferences {}", fmt::join(p.preferences, " ")));
+  std::string promises = "promises";
+  for (const Promise& promise : p.promises) promises += promise.device.empty() ? " memory" : " " + promise.device;
+  parts.push_back(std::move(promises));
   if (p.interface == KernelInterface::type1) parts.push_back(joining_of(p));
   return parts;
 }

@@ -5,6 +5,7 @@
 #include <map>
 #include <numeric>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "engine/base/log2.h"
 #include "engine/model/plan.h"
@@ -46,7 +47,10 @@ class Builder {
   }
 
   Problem build() {
-    problem_.memory = memory_of(vm_, host_);
+    problem_.memory = reachable_ = memory_of(vm_, host_);
+    if (vm_.expected_memory) reachable_.push_back({*vm_.expected_memory, Access::read_write});
+    std::ranges::sort(reachable_);
+    all_enforceable_ = !vm_.retains_noncoherent;
     problem_.backing = vm_.memory.backing.value_or(4096);
     describe_vm();
     collect_policy();
@@ -61,18 +65,19 @@ class Builder {
   void describe_vm() {
     VmQuantities& q = problem_.quantities;
     std::uint64_t alignment = 0;
-    for (const MemoryRange& m : problem_.memory) {
+    for (const MemoryRange& m : reachable_) {
       alignment |= m.gpa.start | (m.gpa.last + 1);
       q[VmQ::read_only_memory] |= m.access == Access::read_only;
     }
-    if (!problem_.memory.empty()) {
-      q[VmQ::memory_first] = problem_.memory.front().gpa.start;
-      q[VmQ::memory_last] = problem_.memory.back().gpa.last;
+    if (!reachable_.empty()) {
+      q[VmQ::memory_first] = reachable_.front().gpa.start;
+      q[VmQ::memory_last] = reachable_.back().gpa.last;
     }
     q[VmQ::memory_alignment] = alignment == 0 ? pow2(63) : lowest_bit(alignment);
     q[VmQ::needs_dirty_tracking] = needs_.dirty_tracking == Need::required;
     q[VmQ::needs_nest_parent] = needs_.nest_parent == Need::required;
     q[VmQ::needs_pasid] = needs_.pasid == Need::required;
+    q[VmQ::page_size] = host_.kernel.facts[KernelFact::page_size].value_or(4096);
     q[VmQ::guest_cache_maintenance] = vm_.guest_cache_maintenance;
     q[VmQ::coherency] = static_cast<std::uint64_t>(request_.policy.coherency);
     q[VmQ::assumed_coherency] = request_.policy.assumed_coherency == Permission::allow;
@@ -105,6 +110,7 @@ class Builder {
       const auto [it, fresh] = group_of_.try_emplace(number, static_cast<std::uint32_t>(problem_.groups.size()));
       if (fresh) problem_.groups.emplace_back().sides.resize(separate_.size());
       problem_.groups[it->second].assigned.push_back(*assigned.host);
+      if (assigned.expected) expected_.insert(assigned.host->value);
       choose(assigned, problem_.groups[it->second]);
     }
     bind_by_policy();
@@ -166,6 +172,7 @@ class Builder {
       if (law_.automatic_only(host_.unit(unit).driver)) automatic[unit].push_back(it->second);
       if (!assigned) continue;
       group.assigned_classes.push_back(cls);
+      if (expected_.contains(index.value)) continue;  // it allocates nothing, and counts for nothing yet
       problem_.classes[cls].assigned.push_back(index);
       const bool enforces = problem_.classes[cls].quantities[DeviceQ::enforce_cache_coherency] != 0;
       group.enforceable += enforces;
@@ -203,7 +210,7 @@ class Builder {
       msi += r.type == ReservedType::msi;
       software += r.type == ReservedType::sw_msi;
       if (!(assigned || whole_groups_) || r.type == ReservedType::direct_relaxable) continue;
-      found.over_memory |= std::ranges::any_of(problem_.memory, [&](const auto& m) { return m.gpa.overlaps(r.range); });
+      found.over_memory |= std::ranges::any_of(reachable_, [&](const auto& m) { return m.gpa.overlaps(r.range); });
     }
     found.mixed_msi = software > 1 || (software == 1 && msi != 0);
     return found;
@@ -254,7 +261,6 @@ class Builder {
     q[DeviceQ::required_nest_parent] = demands.nest_parent;
     q[DeviceQ::required_pasid] = demands.pasid;
     q[DeviceQ::required_cache_coherency] = demands.cache_coherency;
-    problem_.quantities[VmQ::page_size] = q[DeviceQ::kernel_page_size];
     const auto [it, fresh] = class_by_quantities_.try_emplace(q, static_cast<std::uint32_t>(problem_.classes.size()));
     if (fresh) problem_.classes.push_back({q, {}, index});
     return it->second;
@@ -268,6 +274,8 @@ class Builder {
   const bool whole_groups_ = law_.interface() == KernelInterface::type1;  // regions of all members count
   Problem problem_;
   bool all_enforceable_ = true;
+  std::vector<MemoryRange> reachable_;           // what is mapped, and what may be
+  std::unordered_set<std::uint32_t> expected_;   // device indices
   std::vector<const SeparateRule*> separate_;
   std::vector<const RequireRule*> require_;
   std::unordered_map<std::uint32_t, std::uint32_t> group_of_;     // kernel group number -> Problem::groups

@@ -18,14 +18,14 @@ using Signature = std::tuple<std::vector<std::uint32_t>, std::vector<std::uint32
 
 Signature signature_of(const Item& item) { return {item.assigned_classes, item.member_classes, item.sides}; }
 
+}  // namespace
+
 bool apart(const Item& a, const Item& b) {
   for (std::size_t r = 0; r < a.sides.size(); ++r) {
     if (kept_apart(a.sides[r], b.sides[r])) return true;
   }
   return false;
 }
-
-}  // namespace
 
 VmModel model_vm(const Request& request, VmIndex vm, const Needs& needs, const RuleBook& rules, const Law& law) {
   VmModel model;
@@ -100,6 +100,69 @@ CoverInstance merge_covers(const std::vector<VmModel>& models, const Policy& pol
   return merged;
 }
 
+// Attached allocators first, the lowest device, the fewest flags, the lowest flag bits.
+SolvedHwpt best_template(const VmModel& model, std::vector<std::uint32_t> items,
+                         const std::array<Objective, 5>& order, unsigned stage) {
+  const Problem& problem = model.problem;
+  std::vector<DeviceIndex> attached;
+  std::uint64_t enforceable = 0;
+  for (std::uint32_t i : items) {
+    attached.insert(attached.end(), problem.items[i].assigned.begin(), problem.items[i].assigned.end());
+    enforceable += problem.items[i].enforceable;
+  }
+  std::ranges::sort(attached);
+
+  std::vector<std::uint32_t> cheapest;
+  std::optional<ObjectiveValues> least;
+  for (std::uint32_t o = 0; o < model.offers.size(); ++o) {
+    const Offer& offer = model.offers[o];
+    if (stage != 0 && offer.hwpt[HwptQ::stage] != stage) continue;
+    if (!std::ranges::all_of(items, [&](auto i) { return offer.accepts(problem.items[i]); })) continue;
+    ObjectiveValues cost;
+    cost[Objective::coherency] = offer.hwpt[HwptQ::enforce_cache_coherency] != 0 ? 0 : enforceable;
+    cost[Objective::page_tables] = offer.page_table_bytes;
+    cost[Objective::unneeded_flags] = offer.unneeded_flags;
+    if (least && better(*least, cost, order)) continue;
+    if (!least || better(cost, *least, order)) cheapest.clear();
+    least = cost;
+    cheapest.push_back(o);
+  }
+
+  std::optional<TemplateRank> best;
+  SolvedHwpt chosen{std::move(items), 0, {}, {}};
+  for (std::uint32_t o : cheapest) {
+    const std::uint64_t flags = model.offers[o].hwpt[HwptQ::flags];
+    for (std::uint32_t cls : model.offers[o].allocator_classes) {
+      const std::vector<DeviceIndex>& devices = problem.classes[cls].assigned;
+      const auto inside = std::ranges::find_if(
+          devices, [&](DeviceIndex d) { return std::ranges::binary_search(attached, d); });
+      const DeviceIndex device = inside == devices.end() ? devices.front() : *inside;
+      const TemplateRank rank{inside == devices.end(), device, std::popcount(flags), flags};
+      if (best && *best <= rank) continue;
+      best = chosen.rank = rank;
+      chosen.offer = o;
+      chosen.allocator = device;
+    }
+  }
+  return chosen;
+}
+
+ObjectiveValues values_of(const Solved& solved) {
+  ObjectiveValues values;
+  for (std::size_t v = 0; v < solved.vms.size(); ++v) {
+    const VmModel& model = solved.vms[v];
+    for (const SolvedHwpt& hwpt : solved.hwpts[v]) {
+      const Offer& offer = model.offers[hwpt.offer];
+      values[Objective::hwpts] += 1;
+      values[Objective::page_tables] += offer.page_table_bytes;
+      values[Objective::unneeded_flags] += offer.unneeded_flags;
+      if (offer.hwpt[HwptQ::enforce_cache_coherency] != 0) continue;
+      for (std::uint32_t i : hwpt.items) values[Objective::coherency] += model.problem.items[i].enforceable;
+    }
+  }
+  return values;
+}
+
 namespace {
 
 // Domain ids that each pool would lose to these HWPTs: one for every HWPT with a member behind one of its units.
@@ -172,56 +235,6 @@ void add_pools(CoverInstance& joint, const Request& request, const std::vector<V
   for (auto& [key, pool] : pools) joint.pools.push_back(std::move(pool));
 }
 
-// The canonical choice among templates of least cost for a HWPT: attached allocators first, the lowest device, the
-// fewest flags, the lowest flag bits.
-//
-// `stage`: only templates of this stage, where domain ids hang on it; 0 any.
-SolvedHwpt choose_template(const VmModel& model, std::vector<std::uint32_t> items,
-                           const std::array<Objective, 5>& order, unsigned stage) {
-  const Problem& problem = model.problem;
-  std::vector<DeviceIndex> attached;
-  std::uint64_t enforceable = 0;
-  for (std::uint32_t i : items) {
-    attached.insert(attached.end(), problem.items[i].assigned.begin(), problem.items[i].assigned.end());
-    enforceable += problem.items[i].enforceable;
-  }
-  std::ranges::sort(attached);
-
-  std::vector<std::uint32_t> cheapest;
-  std::optional<ObjectiveValues> least;
-  for (std::uint32_t o = 0; o < model.offers.size(); ++o) {
-    const Offer& offer = model.offers[o];
-    if (stage != 0 && offer.hwpt[HwptQ::stage] != stage) continue;
-    if (!std::ranges::all_of(items, [&](auto i) { return offer.accepts(problem.items[i]); })) continue;
-    ObjectiveValues cost;
-    cost[Objective::coherency] = offer.hwpt[HwptQ::enforce_cache_coherency] != 0 ? 0 : enforceable;
-    cost[Objective::page_tables] = offer.page_table_bytes;
-    cost[Objective::unneeded_flags] = offer.unneeded_flags;
-    if (least && better(*least, cost, order)) continue;
-    if (!least || better(cost, *least, order)) cheapest.clear();
-    least = cost;
-    cheapest.push_back(o);
-  }
-
-  std::optional<TemplateRank> best;
-  SolvedHwpt chosen{std::move(items), 0, {}, {}};
-  for (std::uint32_t o : cheapest) {
-    const std::uint64_t flags = model.offers[o].hwpt[HwptQ::flags];
-    for (std::uint32_t cls : model.offers[o].allocator_classes) {
-      const std::vector<DeviceIndex>& devices = problem.classes[cls].assigned;
-      const auto inside = std::ranges::find_if(
-          devices, [&](DeviceIndex d) { return std::ranges::binary_search(attached, d); });
-      const DeviceIndex device = inside == devices.end() ? devices.front() : *inside;
-      const TemplateRank rank{inside == devices.end(), device, std::popcount(flags), flags};
-      if (best && *best <= rank) continue;
-      best = chosen.rank = rank;
-      chosen.offer = o;
-      chosen.allocator = device;
-    }
-  }
-  return chosen;
-}
-
 // Adds a VM's HWPTs, given the block of each of its elements.
 void take_blocks(Solved& solved, std::size_t v, std::span<const std::uint32_t> block_of, const Policy& policy) {
   const VmModel& model = solved.vms[v];
@@ -232,7 +245,7 @@ void take_blocks(Solved& solved, std::size_t v, std::span<const std::uint32_t> b
   }
   for (auto& [block, items] : blocks) {
     std::ranges::sort(items);
-    solved.hwpts[v].push_back(choose_template(model, std::move(items), policy.objectives, 0));
+    solved.hwpts[v].push_back(best_template(model, std::move(items), policy.objectives, 0));
   }
   std::ranges::sort(solved.hwpts[v], {}, [](const SolvedHwpt& h) { return h.items.front(); });
 }
@@ -266,23 +279,6 @@ void solve_apart(const Request& request, Solved& solved, const CoverBudget& budg
   }
 }
 
-// Every objective but ioas, summed over the HWPTs.
-ObjectiveValues values_of(const Solved& solved) {
-  ObjectiveValues values;
-  for (std::size_t v = 0; v < solved.vms.size(); ++v) {
-    const VmModel& model = solved.vms[v];
-    for (const SolvedHwpt& hwpt : solved.hwpts[v]) {
-      const Offer& offer = model.offers[hwpt.offer];
-      values[Objective::hwpts] += 1;
-      values[Objective::page_tables] += offer.page_table_bytes;
-      values[Objective::unneeded_flags] += offer.unneeded_flags;
-      if (offer.hwpt[HwptQ::enforce_cache_coherency] != 0) continue;
-      for (std::uint32_t i : hwpt.items) values[Objective::coherency] += model.problem.items[i].enforceable;
-    }
-  }
-  return values;
-}
-
 // Pools may hang on the stage of a HWPT. Of every HWPT the best template of each stage, HWPT by HWPT in canonical order:
 // the first choice that keeps within the pools at the cost that the cover reached. The cover found one, so this does.
 class StageChooser {
@@ -308,7 +304,7 @@ class StageChooser {
         return o.hwpt[HwptQ::stage] == stage &&
                std::ranges::all_of(items, [&](auto i) { return o.accepts(model.problem.items[i]); });
       });
-      if (offered) found.push_back(choose_template(model, items, request_.policy.objectives, stage));
+      if (offered) found.push_back(best_template(model, items, request_.policy.objectives, stage));
     }
     std::ranges::sort(found, {}, [](const SolvedHwpt& h) { return h.rank; });
     return found;

@@ -57,6 +57,14 @@ struct SolvedHwpt {
   TemplateRank rank;
 };
 
+// The canonical choice among templates of least cost for items that share a HWPT. `stage`: only templates of this stage,
+// where domain ids hang on it; 0 any. Requires: some offer accepts them all.
+SolvedHwpt best_template(const VmModel& model, std::vector<std::uint32_t> items, const std::array<Objective, 5>& order,
+                         unsigned stage);
+
+// May the two items not share a HWPT?
+bool apart(const Item& a, const Item& b);
+
 // How the solver answered for the VMs of a request, before it is written as a Plan.
 struct Solved {
   Verdict verdict = Verdict::feasible;
@@ -73,6 +81,9 @@ struct Solved {
   std::vector<std::vector<std::uint32_t>> joining;
   std::optional<VmRefusal> refusal;
 };
+
+// Every objective but ioas, summed over the HWPTs.
+ObjectiveValues values_of(const Solved& solved);
 
 // What refuses a VM before any HWPT is thought of.
 std::optional<VmRefusal> refuse_vm(const Request& request, VmIndex vm);

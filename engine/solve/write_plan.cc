@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "engine/model/features.h"
 #include "engine/solve/solver.h"
 
 namespace ioplan {
@@ -26,13 +27,14 @@ class PlanWriter {
     for (const VirtualMachine& vm : request_.vms) plan_.vms.push_back(vm.name);
     plan_.steps.reserve(expected_steps());
     for (std::size_t v = 0; v < request_.vms.size(); ++v) {
-      if (!request_.vms[v].devices.empty()) write_vm(v);
+      if (!request_.vms[v].devices.empty() || !solved_.hwpts[v].empty()) write_vm(v);
     }
     std::ranges::sort(noncoherent_);
     for (DeviceIndex d : noncoherent_) plan_.kvm.because.push_back(id_of(d));
     plan_.kvm.because.insert(plan_.kvm.because.end(), mediated_.begin(), mediated_.end());
     plan_.kvm.noncoherent_dma = !plan_.kvm.because.empty();
     plan_.objectives = solved_.values;
+    plan_.frozen = features_of(plan_);
     write_optimality(plan_.optimality);
     return std::move(plan_);
   }
@@ -68,6 +70,11 @@ class PlanWriter {
     ioas.vm = vm.name;
     ioas.memory = model.problem.memory;
     ioas.backing = model.problem.backing;
+    if (vm.expected_memory) ioas.allowed = with_expected(ioas.memory, *vm.expected_memory);
+    expected_.clear();
+    for (const AssignedDevice& d : vm.devices) {
+      if (d.expected) expected_.insert(*d.host);
+    }
     const std::size_t first_hwpt = plan_.hwpts.size();
     for (const SolvedHwpt& hwpt : solved_.hwpts[v]) plan_.hwpts.push_back(write_hwpt(model, hwpt, ioas.id));
     write_space(model, vm, ioas, std::span(plan_.hwpts).subspan(first_hwpt));
@@ -82,7 +89,14 @@ class PlanWriter {
     plan_.ioas.push_back(std::move(ioas));
   }
 
-  PlannedHwpt write_hwpt(const VmModel& model, const SolvedHwpt& solved, const std::string& ioas) const {
+  static std::vector<Range> with_expected(const std::vector<MemoryRange>& memory, const Range& expected) {
+    std::vector<Range> allowed{expected};
+    for (const MemoryRange& m : memory) allowed.push_back(m.gpa);
+    std::ranges::sort(allowed);
+    return allowed;
+  }
+
+  PlannedHwpt write_hwpt(const VmModel& model, const SolvedHwpt& solved, const std::string& ioas) {
     const Offer& offer = model.offers[solved.offer];
     const HwptQuantities& q = offer.hwpt;
     PlannedHwpt hwpt;
@@ -107,7 +121,13 @@ class PlanWriter {
       devices.insert(devices.end(), assigned.begin(), assigned.end());
     }
     std::ranges::sort(devices);
-    for (DeviceIndex d : devices) hwpt.devices.push_back(id_of(d));
+    for (DeviceIndex d : devices) {
+      if (expected_.contains(d)) {
+        plan_.promises.push_back({request_.vms[model.problem.vm.index()].name, id_of(d), hwpt.id, {}});
+      } else {
+        hwpt.devices.push_back(id_of(d));
+      }
+    }
     return hwpt;
   }
 
@@ -150,7 +170,7 @@ class PlanWriter {
     std::vector<DeviceIndex> devices;
     std::set<std::uint32_t> groups;
     for (const AssignedDevice& assigned : vm.devices) {
-      if (!assigned.host) continue;
+      if (!assigned.host || assigned.expected) continue;
       devices.push_back(*assigned.host);
       groups.insert(request_.host.device(*assigned.host).group.value());
     }
@@ -234,11 +254,15 @@ class PlanWriter {
   void write_steps(const VirtualMachine& vm, const PlannedIoas& ioas, std::span<const PlannedHwpt> hwpts) {
     step(StepKind::ioas_alloc).ioas = ioas.id;
     for (const AssignedDevice& assigned : vm.devices) {
+      if (assigned.expected) continue;
       step(StepKind::bind).device = assigned.host ? id_of(*assigned.host) : assigned.mdev;
     }
     Step& allow = step(StepKind::allow_iovas);
     allow.ioas = ioas.id;
-    for (const MemoryRange& m : ioas.memory) allow.ranges.push_back(m.gpa);
+    allow.ranges = ioas.allowed;
+    for (const MemoryRange& m : ioas.memory) {
+      if (ioas.allowed.empty()) allow.ranges.push_back(m.gpa);
+    }
     for (const PlannedHwpt& h : hwpts) {
       if (h.automatic) continue;
       Step& alloc = step(StepKind::hwpt_alloc);
@@ -278,6 +302,7 @@ class PlanWriter {
   const Law& law_;
   std::vector<DeviceIndex> noncoherent_;
   std::set<std::string> mediated_;
+  std::set<DeviceIndex> expected_;  // of the VM under way
   Plan plan_;
 };
 

@@ -434,7 +434,8 @@ class Generator {
         dice_.one_of<std::uint64_t>({1, 2, 3, 4, 16, 16, 64, 127, 128, 300, 511, 511, 900, 1000, 1010, 1536});
     vm.memory.size = gib * kGiB - (dice_.chance(15) ? 4 * kKiB * (1 + dice_.below(1024)) : 0);
     if (dice_.chance(10)) vm.machine.pci_hole64_size = dice_.one_of({2 * kGiB, 32 * kGiB, kTiB});
-    if (dice_.chance(8)) vm.hotplug.memory = dice_.one_of({kGiB, 256 * kGiB});
+    const std::uint64_t expected = dice_.chance(8) ? dice_.one_of({kGiB, 256 * kGiB}) : 0;
+    if (options_.expect_memory) vm.hotplug.memory = expected;
   }
 
   // One to three disjoint ranges from `start` on; some read-only, some touching nothing nicer than a page.

@@ -22,6 +22,7 @@ struct GeneratorOptions {
   unsigned several_vms = 14;  // two or three VMs
   unsigned scarce_ids = 5;    // few domain ids are left
   std::size_t most_groups = 8;
+  bool expect_memory = false;  // some VMs expect memory; what is promised is history.h's random_expectations' subject
 };
 
 Request random_request(std::uint64_t seed, const GeneratorOptions& options = {});

@@ -20,6 +20,7 @@ class Maker {
     numbers();
     proof();
     kvm();
+    lifecycle();
     assumptions();
     steps();
     verdict();
@@ -41,6 +42,19 @@ class Maker {
     Plan mutant = plan_;
     change(mutant);
     mutants_.push_back({name + ", derived", derive_(std::move(mutant))});
+  }
+
+  void lifecycle() {
+    for (std::size_t f = 0; f < plan_.frozen.size(); ++f) {
+      add("frozen value", [f](Plan& p) { p.frozen[f].value += "1"; });
+      add("frozen dropped", [f](Plan& p) { p.frozen.erase(p.frozen.begin() + static_cast<std::ptrdiff_t>(f)); });
+      add("frozen doubled", [f](Plan& p) { p.frozen.push_back(p.frozen[f]); });
+    }
+    for (const Device& d : request_.host.devices) {
+      if (plan_.hwpts.empty()) return;
+      const std::string vm = vm_of(plan_.hwpts.front().ioas);
+      add("promise invented", [&](Plan& p) { p.promises.push_back({vm, d.id, p.hwpts.front().id, {}}); });
+    }
   }
 
   void identity() {

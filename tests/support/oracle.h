@@ -1,9 +1,9 @@
 // The slow, obviously correct judge of plans: what the tests believe.
 //
-// It is written from the kernel rules (reference/kernel-rules.md, "KR" below) and from the decisions in
-// engine/README.md ("D1".."D12"), and uses nothing of ours but the model and range arithmetic, so that a disagreement
-// with the planner is a bug in one of the two. It tries every partition and every template; it is for small instances
-// (eight groups a VM at most). Clarity comes before speed everywhere.
+// It is written from the kernel rules (reference/kernel-rules.md, "KR" below; what they say of devices and HWPTs is in
+// oracle_kernel.h) and from the decisions in engine/README.md ("D1".."D12"), and uses nothing of ours but the model and
+// range arithmetic, so that a disagreement with the planner is a bug in one of the two. It tries every partition and
+// every template; it is for small instances (eight groups a VM at most). Clarity comes before speed everywhere.
 //
 // Three judges live here:
 //   judge()            a complete Request -> the one right plan, or that there is none
@@ -59,6 +59,10 @@ struct Hwpt {
   friend bool operator==(const Hwpt&, const Hwpt&) = default;
 };
 
+// A HWPT as its allocating device makes it; bytes and devices are left out.
+struct Table;  // oracle_kernel.h
+Hwpt hwpt_of(const Host& host, const Table& table);
+
 struct Ioas {
   std::string vm;
   std::vector<Range> ranges;
@@ -105,6 +109,9 @@ void set_fact(Host& host, const AbsentFact& absent, std::uint64_t value);
 
 // Do two completions of the absent facts give different plans? Tries every combination of candidates.
 bool undecided(const Request& request);
+
+// D3: keys joined by "and", values by "or".
+bool selects(const Selector& selector, const Device& device, const AssignedDevice& assigned);
 
 // Every memory range that the VM's devices must reach.
 std::vector<MemoryRange> memory_of(const VirtualMachine& vm);

@@ -7,6 +7,7 @@
 #include <tuple>
 
 #include "engine/document/plan_document.h"
+#include "engine/model/features.h"
 
 namespace ioplan::replay {
 
@@ -316,6 +317,8 @@ class LittleIommufd {
         return attach_ioas(s);
       case StepKind::map:
         return map(s);
+      default:
+        return refuse("a step of running layouts");
     }
   }
 
@@ -851,6 +854,7 @@ Plan Replay::derived(Plan plan) const {
   for (PlannedIoas& ioas : plan.ioas) derive_ioas(request_, law_, plan, ioas);
   derive_numbers(request_, law_, plan);
   derive_steps(request_, plan);
+  plan.frozen = features_of(plan);
   return plan;
 }
 
@@ -942,6 +946,7 @@ std::vector<std::string> Replay::faults(const Plan& plan) const {
   if (!faults.empty()) return faults;
   const Plan right = derived(plan);
   if (document_without_steps(right) != document_without_steps(plan)) faults.push_back("fields do not follow");
+  if (plan.promises != truth_.promises) faults.push_back("other promises");
   const LittleIommufd world(request_, law_, plan);
   check_world(plan, world, faults);
   check_mediated(request_, plan, world, faults);

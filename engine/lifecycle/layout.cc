@@ -1,0 +1,155 @@
+#include "engine/lifecycle/layout.h"
+
+#include <algorithm>
+
+#include "engine/base/text.h"
+#include "engine/model/features.h"
+
+namespace ioplan {
+
+namespace {
+
+template <class Plans>
+auto find_space(Plans& plan, std::string_view vm) {
+  const auto it = std::ranges::find(plan.ioas, vm, &PlannedIoas::vm);
+  return it == plan.ioas.end() ? nullptr : &*it;
+}
+
+// Writes the steps of one address space after another.
+class BootSteps {
+ public:
+  explicit BootSteps(const Plan& plan) : plan_(plan) {}
+
+  std::vector<Step> take() { return std::move(steps_); }
+
+  void add(const PlannedIoas& ioas, const std::vector<std::string>& mediated) {
+    const std::vector<std::string> attached = attached_devices(plan_, ioas.id);
+    step(StepKind::ioas_alloc).ioas = ioas.id;
+    std::vector<std::string> bound = attached;
+    for (const auto* more : {&mediated, &ioas.retained}) bound.insert(bound.end(), more->begin(), more->end());
+    for (const std::string& d : bound) step(StepKind::bind).device = d;
+    const std::vector<std::string> guests = foreign_allocators(ioas, bound);
+    for (const std::string& d : guests) step(StepKind::bind).device = d;
+    Step& allow = step(StepKind::allow_iovas);
+    allow.ioas = ioas.id;
+    allow.ranges = allowed_ranges(ioas);
+    add_hwpts(ioas);
+    for (const std::string& d : mediated) attach(StepKind::attach_ioas, d, "", ioas.id);
+    for (const MemoryRange& m : ioas.memory) {
+      Step& map = step(StepKind::map);
+      map.ioas = ioas.id;
+      map.iova = m.gpa;
+      map.writeable = m.access == Access::read_write;
+    }
+    for (const std::string& d : guests) step(StepKind::unbind).device = d;
+  }
+
+ private:
+  Step& step(StepKind kind) {
+    steps_.emplace_back().kind = kind;
+    return steps_.back();
+  }
+
+  void attach(StepKind kind, const std::string& device, const std::string& hwpt, const std::string& ioas) {
+    Step& s = step(kind);
+    s.device = device;
+    s.hwpt = hwpt;
+    s.ioas = ioas;
+  }
+
+  std::vector<std::string> foreign_allocators(const PlannedIoas& ioas, const std::vector<std::string>& bound) const {
+    std::vector<std::string> found;
+    for (const PlannedHwpt& h : plan_.hwpts) {
+      if (h.ioas == ioas.id && !h.automatic && std::ranges::find(bound, h.allocator) == bound.end()) {
+        found.push_back(h.allocator);
+      }
+    }
+    std::ranges::sort(found, natural_less);
+    found.erase(std::unique(found.begin(), found.end()), found.end());
+    return found;
+  }
+
+  void add_hwpts(const PlannedIoas& ioas) {
+    for (const PlannedHwpt& h : plan_.hwpts) {
+      if (h.ioas != ioas.id || h.automatic) continue;
+      Step& alloc = step(StepKind::hwpt_alloc);
+      alloc.ioas = ioas.id;
+      alloc.hwpt = h.id;
+      alloc.device = h.allocator;
+      alloc.flags = h.flags;
+    }
+    for (const PlannedHwpt& h : plan_.hwpts) {
+      if (h.ioas != ioas.id) continue;
+      for (const std::string& d : h.devices) {
+        attach(h.automatic ? StepKind::attach_ioas : StepKind::attach, d, h.id, h.automatic ? ioas.id : "");
+      }
+    }
+  }
+
+  const Plan& plan_;
+  std::vector<Step> steps_;
+};
+
+}  // namespace
+
+const PlannedIoas* space_of(const Plan& plan, std::string_view vm) { return find_space(plan, vm); }
+PlannedIoas* space_of(Plan& plan, std::string_view vm) { return find_space(plan, vm); }
+
+const PlannedHwpt* find_hwpt(const Plan& plan, std::string_view id) {
+  const auto it = std::ranges::find(plan.hwpts, id, &PlannedHwpt::id);
+  return it == plan.hwpts.end() ? nullptr : &*it;
+}
+
+const PlannedHwpt* home_of(const Plan& plan, std::string_view device) {
+  for (const PlannedHwpt& h : plan.hwpts) {
+    if (std::ranges::find(h.devices, device) != h.devices.end()) return &h;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> attached_devices(const Plan& plan, std::string_view ioas) {
+  std::vector<std::string> found;
+  for (const PlannedHwpt& h : plan.hwpts) {
+    if (h.ioas == ioas) found.insert(found.end(), h.devices.begin(), h.devices.end());
+  }
+  std::ranges::sort(found, natural_less);
+  return found;
+}
+
+std::vector<std::string> bound_devices(const Plan& plan) {
+  std::vector<std::string> found;
+  for (const PlannedIoas& ioas : plan.ioas) {
+    for (const auto& devices : {mediated_devices(plan, ioas.id), ioas.retained}) {
+      found.insert(found.end(), devices.begin(), devices.end());
+    }
+  }
+  for (const PlannedHwpt& h : plan.hwpts) found.insert(found.end(), h.devices.begin(), h.devices.end());
+  return found;
+}
+
+std::vector<Range> allowed_ranges(const PlannedIoas& ioas) {
+  if (!ioas.allowed.empty()) return ioas.allowed;
+  std::vector<Range> ranges;
+  for (const MemoryRange& m : ioas.memory) ranges.push_back(m.gpa);
+  return ranges;
+}
+
+HwptQuantities quantities_of(const PlannedHwpt& hwpt, const Host& host, const Law& law) {
+  return law.allocate(law.describe(host, *host.find_device(hwpt.allocator)), hwpt.flags);
+}
+
+std::vector<Step> boot_steps(const Plan& plan, const std::vector<std::vector<std::string>>& mediated) {
+  BootSteps steps(plan);
+  for (std::size_t i = 0; i < plan.ioas.size(); ++i) steps.add(plan.ioas[i], mediated[i]);
+  return steps.take();
+}
+
+std::uint64_t number_of(std::string_view id) {
+  std::uint64_t number = 0;
+  for (const char c : id) {
+    if (c >= '0' && c <= '9') number = number * 10 + static_cast<std::uint64_t>(c - '0');
+  }
+  return number;
+}
+
+}  // namespace ioplan

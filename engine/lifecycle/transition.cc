@@ -1,0 +1,327 @@
+// The steps from one layout to another, in the phases of README.md 6. What makes the order safe is said there.
+
+#include "engine/lifecycle/transition.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "engine/base/text.h"
+#include "engine/lifecycle/domain_ids.h"
+#include "engine/lifecycle/layout.h"
+#include "engine/model/features.h"
+
+namespace ioplan {
+
+namespace {
+
+using Ids = std::vector<std::string>;
+
+Ids without(const Ids& from, const Ids& what) {
+  const std::set<std::string_view> drop(what.begin(), what.end());
+  Ids left;
+  std::ranges::copy_if(from, std::back_inserter(left), [&](const auto& n) { return !drop.contains(n); });
+  std::ranges::sort(left, natural_less);
+  return left;
+}
+
+std::vector<Range> in_both(const std::vector<Range>& a, const std::vector<Range>& b) {
+  std::vector<Range> common;
+  for (const Range& x : a) {
+    for (const Range& y : b) {
+      const Range r{std::max(x.start, y.start), std::min(x.last, y.last)};
+      if (x.overlaps(y) && r.start < r.last) common.push_back(r);
+    }
+  }
+  return common;
+}
+
+std::vector<MemoryRange> missing_from(const std::vector<MemoryRange>& there, const std::vector<MemoryRange>& wanted) {
+  std::vector<MemoryRange> missing;
+  std::ranges::copy_if(wanted, std::back_inserter(missing),
+                       [&](const auto& m) { return std::ranges::find(there, m) == there.end(); });
+  return missing;
+}
+
+// Attached devices of one IOMMU group that change their HWPT: they move together.
+struct Move {
+  Ids devices;  // ascending
+  const PlannedHwpt* from = nullptr;
+  const PlannedHwpt* to = nullptr;
+};
+
+class Writer {
+ public:
+  Writer(const Plan& running, const Plan& target, const Host& host, const Law& law)
+      : running_(running), target_(target), host_(host), ids_(host, law) {
+    for (const PlannedHwpt& h : running.hwpts) {
+      for (const std::string& d : h.devices) before_[d] = &h;
+    }
+    for (const PlannedHwpt& h : target.hwpts) {
+      for (const std::string& d : h.devices) after_[d] = &h;
+    }
+    collect_access(running, access_before_);
+    collect_access(target, access_after_);
+    for (const auto& [group, members] : groups_of(before_)) take_ids(members);
+  }
+
+  Transition write() {
+    const Ids bound = bound_devices(running_), wanted = bound_devices(target_);
+    shrink_memory();
+    for (const std::string& d : without(wanted, bound)) open(d);
+    depart();
+    make_spaces();
+    make_hwpts();
+    move();
+    arrive();
+    destroy_hwpts();
+    for (const std::string& d : without(bound, wanted)) close(d);
+    for (const std::string& d : guests_) step(StepKind::unbind).device = d;
+    finish_memory();
+    std::ranges::sort(out_.interrupted, natural_less);
+    std::ranges::sort(out_.stopped, natural_less);
+    return std::move(out_);
+  }
+
+ private:
+  using Homes = std::map<std::string, const PlannedHwpt*>;
+
+  Step& step(StepKind kind) {
+    out_.steps.emplace_back().kind = kind;
+    return out_.steps.back();
+  }
+
+  static void collect_access(const Plan& plan, std::map<std::string, std::string>& access) {
+    for (const PlannedIoas& ioas : plan.ioas) {
+      for (const std::string& mdev : mediated_devices(plan, ioas.id)) access[mdev] = ioas.id;
+    }
+  }
+
+  DeviceIndex index_of(const std::string& device) const { return *host_.find_device(device); }
+
+  std::map<std::uint32_t, Ids> groups_of(const Homes& homes) const {
+    std::map<std::uint32_t, Ids> groups;
+    for (const auto& [device, home] : homes) groups[*host_.device(index_of(device)).group].push_back(device);
+    return groups;
+  }
+
+  void take_ids(const Ids& group) {
+    const PlannedHwpt& home = *before_.at(group.front());
+    ids_.take(home.id, home.stage, index_of(group.front()));
+  }
+
+  bool stays(const std::string& device) const { return before_.contains(device) && after_.contains(device); }
+
+  const PlannedIoas* counterpart(const PlannedIoas& ioas, const Plan& other) const {
+    const auto it = std::ranges::find(other.ioas, ioas.id, &PlannedIoas::id);
+    return it == other.ioas.end() ? nullptr : &*it;
+  }
+
+  // ------------------------------------------------------------------------------------------- the phases
+
+  void shrink_memory() {
+    for (const PlannedIoas& old : running_.ioas) {
+      const PlannedIoas* now = counterpart(old, target_);
+      const std::vector<MemoryRange> none;
+      for (const MemoryRange& m : missing_from(now == nullptr ? none : now->memory, old.memory)) {
+        map_step(StepKind::unmap, old.id, m);
+      }
+      if (now == nullptr) continue;
+      const std::vector<Range> allowed = allowed_ranges(old), both = in_both(allowed, allowed_ranges(*now));
+      if (both != allowed) allow(old.id, both);
+      allowed_[old.id] = both;
+    }
+  }
+
+  void map_step(StepKind kind, const std::string& ioas, const MemoryRange& m) {
+    Step& s = step(kind);
+    s.ioas = ioas;
+    s.iova = m.gpa;
+    s.writeable = m.access == Access::read_write;
+  }
+
+  void allow(const std::string& ioas, std::vector<Range> ranges) {
+    Step& s = step(StepKind::allow_iovas);
+    s.ioas = ioas;
+    s.ranges = std::move(ranges);
+  }
+
+  void open(const std::string& device) {
+    step(StepKind::kvm_file_add).device = device;
+    step(StepKind::bind).device = device;
+  }
+
+  void close(const std::string& device) {
+    step(StepKind::kvm_file_del).device = device;
+    step(StepKind::unbind).device = device;
+  }
+
+  void detach(const std::string& device) { step(StepKind::detach).device = device; }
+
+  // HWPTs that departures alone leave empty go at once: that frees what they hold before anything new needs it.
+  void depart() {
+    for (const auto& [group, members] : groups_of(before_)) {
+      Ids staying;
+      std::ranges::copy_if(members, std::back_inserter(staying), [&](const auto& d) { return stays(d); });
+      for (const std::string& d : without(members, staying)) detach(d);
+      if (staying.empty()) leave(members.front());
+    }
+    for (const auto& [mdev, ioas] : access_before_) {
+      if (!access_after_.contains(mdev)) detach(mdev);
+    }
+    for (const PlannedHwpt& h : running_.hwpts) {
+      if (std::ranges::none_of(h.devices, [&](const auto& d) { return stays(d); })) destroy_if_gone(h);
+    }
+  }
+
+  void leave(const std::string& device) {
+    const PlannedHwpt& home = *before_.at(device);
+    ids_.give_back(home.id, home.stage, index_of(device));
+  }
+
+  void destroy_if_gone(const PlannedHwpt& h) {
+    if (h.automatic || find_hwpt(target_, h.id) != nullptr || !destroyed_.insert(h.id).second) return;
+    step(StepKind::hwpt_destroy).hwpt = h.id;
+  }
+
+  void make_spaces() {
+    for (const PlannedIoas& now : target_.ioas) {
+      if (counterpart(now, running_) != nullptr) continue;
+      step(StepKind::ioas_alloc).ioas = now.id;
+      allow(now.id, allowed_ranges(now));
+      allowed_[now.id] = allowed_ranges(now);
+    }
+  }
+
+  void make_hwpts() {
+    Ids bound = bound_devices(running_);
+    for (const std::string& d : bound_devices(target_)) bound.push_back(d);
+    for (const PlannedHwpt& h : target_.hwpts) {
+      if (h.automatic || find_hwpt(running_, h.id) != nullptr) continue;
+      if (std::ranges::find(bound, h.allocator) == bound.end()) {
+        step(StepKind::bind).device = h.allocator;
+        guests_.push_back(h.allocator);
+        bound.push_back(h.allocator);
+      }
+      Step& s = step(StepKind::hwpt_alloc);
+      s.device = h.allocator;
+      s.ioas = h.ioas;
+      s.hwpt = h.id;
+      s.flags = h.flags;
+    }
+  }
+
+  std::vector<Move> moves() const {
+    std::vector<Move> found;
+    for (const auto& [group, members] : groups_of(before_)) {
+      Move move;
+      std::ranges::copy_if(members, std::back_inserter(move.devices), [&](const auto& d) { return stays(d); });
+      if (move.devices.empty()) continue;
+      move.from = before_.at(move.devices.front());
+      move.to = after_.at(move.devices.front());
+      if (move.from->id != move.to->id) found.push_back(std::move(move));
+    }
+    std::ranges::sort(found, [](const Move& a, const Move& b) { return natural_less(a.devices[0], b.devices[0]); });
+    return found;
+  }
+
+  void move() {
+    std::vector<Move> pending = moves(), stopped;
+    for (const Move& m : pending) out_.interrupted.insert(out_.interrupted.end(), m.devices.begin(), m.devices.end());
+    while (!pending.empty() || !stopped.empty()) {
+      const std::size_t left = pending.size() + stopped.size();
+      std::erase_if(stopped, [&](const Move& m) { return attach_again(m); });
+      std::erase_if(pending, [&](const Move& m) { return replace(m); });
+      if (pending.size() + stopped.size() < left) continue;
+      if (pending.empty()) return;  // the target overdraws its pools: the first attach fails, and is taken back
+      stop(pending.front());
+      stopped.push_back(std::move(pending.front()));
+      pending.erase(pending.begin());
+    }
+  }
+
+  bool replace(const Move& m) {
+    if (m.to->automatic || m.from->ioas != m.to->ioas) return false;
+    const DeviceIndex first = index_of(m.devices.front());
+    if (!ids_.has_room(m.to->id, m.to->stage, first)) return false;
+    ids_.take(m.to->id, m.to->stage, first);
+    ids_.give_back(m.from->id, m.from->stage, first);
+    Step& s = step(StepKind::replace);
+    s.device = m.devices.front();
+    s.hwpt = m.to->id;
+    return true;
+  }
+
+  void stop(const Move& m) {
+    for (const std::string& d : m.devices) detach(d);
+    leave(m.devices.front());
+    out_.stopped.insert(out_.stopped.end(), m.devices.begin(), m.devices.end());
+  }
+
+  bool attach_again(const Move& m) {
+    const DeviceIndex first = index_of(m.devices.front());
+    if (!ids_.has_room(m.to->id, m.to->stage, first)) return false;
+    ids_.take(m.to->id, m.to->stage, first);
+    for (const std::string& d : m.devices) attach(d, *m.to);
+    return true;
+  }
+
+  void attach(const std::string& device, const PlannedHwpt& hwpt) {
+    Step& s = step(hwpt.automatic ? StepKind::attach_ioas : StepKind::attach);
+    s.device = device;
+    s.hwpt = hwpt.id;
+    if (hwpt.automatic) s.ioas = hwpt.ioas;
+  }
+
+  void arrive() {
+    Ids arrivals;
+    for (const auto& [device, home] : after_) {
+      if (!before_.contains(device)) arrivals.push_back(device);
+    }
+    std::ranges::sort(arrivals, natural_less);  // few; all devices would cost more than the rest of the answer
+    for (const std::string& d : arrivals) attach(d, *after_.at(d));
+    for (const auto& [mdev, ioas] : access_after_) {
+      if (access_before_.contains(mdev)) continue;
+      Step& s = step(StepKind::attach_ioas);
+      s.device = mdev;
+      s.ioas = ioas;
+    }
+  }
+
+  void destroy_hwpts() {
+    for (const PlannedHwpt& h : running_.hwpts) destroy_if_gone(h);
+  }
+
+  void finish_memory() {
+    for (const PlannedIoas& now : target_.ioas) {
+      const PlannedIoas* old = counterpart(now, running_);
+      if (allowed_.at(now.id) != allowed_ranges(now)) allow(now.id, allowed_ranges(now));
+      const std::vector<MemoryRange> none;
+      for (const MemoryRange& m : missing_from(old == nullptr ? none : old->memory, now.memory)) {
+        map_step(StepKind::map, now.id, m);
+      }
+    }
+    for (const PlannedIoas& old : running_.ioas) {
+      if (counterpart(old, target_) == nullptr) step(StepKind::ioas_destroy).ioas = old.id;
+    }
+  }
+
+  const Plan& running_;
+  const Plan& target_;
+  const Host& host_;
+  DomainIds ids_;
+  Homes before_, after_;
+  std::map<std::string, std::string> access_before_, access_after_;  // by mediated device its IOAS
+  std::map<std::string, std::vector<Range>> allowed_;                // by IOAS, so far
+  std::set<std::string> destroyed_;
+  Ids guests_;  // bound only to allocate
+  Transition out_;
+};
+
+}  // namespace
+
+Transition make_transition(const Plan& running, const Plan& target, const Host& host, const Law& law) {
+  return Writer(running, target, host, law).write();
+}
+
+}  // namespace ioplan

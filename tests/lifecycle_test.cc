@@ -1,0 +1,327 @@
+// Plans over time: the answer does not depend on history, nobody is interrupted without need, and every moment between
+// two layouts is one that the kernel takes and that is safe. Brute force (support/lifecycle_oracle), the judge of
+// traces (support/trace_judge), the engine's own judge and the simulator each say so.
+//
+// IOPLAN_SCALE multiplies the random runs (50 is a full one: 20,000 histories), IOPLAN_SEED runs one seed only.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <set>
+
+#include "backends/sim/machine.h"
+#include "backends/sim/sim_backend.h"
+#include "constraints/kernel_law.h"
+#include "engine/apply/apply.h"
+#include "engine/check/check.h"
+#include "engine/check/transition.h"
+#include "engine/document/plan_document.h"
+#include "engine/lifecycle/assignment.h"
+#include "engine/lifecycle/hotplug.h"
+#include "engine/lifecycle/layout.h"
+#include "engine/planner/planner.h"
+#include "tests/support/generator.h"
+#include "tests/support/history.h"
+#include "tests/support/lifecycle_oracle.h"
+#include "tests/support/trace_judge.h"
+
+namespace ioplan {
+namespace {
+
+using generator::History;
+
+double number_from(const char* variable, double otherwise) {
+  const char* text = std::getenv(variable);
+  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
+}
+
+// Calls `one` with every seed until something fails.
+template <class F>
+void for_seeds(double at_scale_one, F one) {
+  if (const char* only = std::getenv("IOPLAN_SEED")) return one(std::strtoull(only, nullptr, 10));
+  const auto last = static_cast<std::uint64_t>(std::max(1.0, at_scale_one * number_from("IOPLAN_SCALE", 1)));
+  for (std::uint64_t seed = 1; seed <= last && !testing::Test::HasFailure(); ++seed) one(seed);
+}
+
+Change change_of(const oracle::PlugChange& c) { return {c.vm, c.add, c.remove, c.memory, c.memory_size}; }
+
+std::string to_text(const oracle::PlugChange& c) {
+  std::string text = c.vm;
+  for (const std::string& d : c.add) text += " +" + d;
+  for (const std::string& d : c.remove) text += " -" + d;
+  if (c.memory_size != 0) text += " +" + format_size(c.memory_size);
+  for (const Range& r : c.memory) text += fmt::format(" +{:#x}-{:#x}", r.start, r.last);
+  return text;
+}
+
+// Partition and attributes, without names and allocators: what converge makes equal to a plan.
+std::multiset<std::string> essence(const Plan& plan) {
+  std::multiset<std::string> hwpts;
+  for (const PlannedHwpt& h : plan.hwpts) {
+    const auto ioas = std::ranges::find(plan.ioas, h.ioas, &PlannedIoas::id);
+    hwpts.insert(fmt::format("{} {} {} {} {} {} {} {:#x}-{:#x} {:#x} {} {} {} {}", ioas->vm, static_cast<int>(h.kind),
+                             h.flags, static_cast<int>(h.driver), h.stage, static_cast<int>(h.format), h.levels,
+                             h.aperture.start, h.aperture.last, h.page_sizes, h.enforce_cache_coherency, h.automatic,
+                             h.page_table_bytes, fmt::join(h.devices, " ")));
+  }
+  return hwpts;
+}
+
+std::string in_words(const oracle::Layout& layout) {
+  std::string text;
+  for (const oracle::Space& s : layout.spaces) {
+    text += fmt::format("{} {} mediated [{}] retained [{}] {} ranges\n", s.id, s.vm, fmt::join(s.mediated, " "),
+                        fmt::join(s.retained, " "), s.memory.size());
+    for (const oracle::RunningHwpt& h : s.hwpts) {
+      text += fmt::format("  {} by {} flags {}: {}\n", h.id, h.allocator, h.flags, fmt::join(h.devices, " "));
+    }
+  }
+  return text;
+}
+
+std::string in_words(const std::vector<Step>& steps) {
+  std::string text;
+  for (const Step& s : steps) text += to_text(s) + "\n";
+  return text;
+}
+
+// One VM's life: boots as planned, then lives through changes.
+struct Life {
+  explicit Life(std::uint64_t seed) : history(seed) {
+    PlanOptions options;
+    options.explain_no = false;
+    running = make_plan(history.request(), kernel_law(), options);
+  }
+
+  bool boots() const { return running.verdict == Verdict::feasible; }
+  const Request& request() const { return history.request(); }
+
+  HotplugAnswer ask(const oracle::PlugChange& change, HotplugPolicy mode) const {
+    auto answer = hotplug(running, request(), change_of(change), mode, kernel_law(), {{}, Advice::none});
+    EXPECT_TRUE(answer.has_value()) << to_text(answer.error());
+    return answer ? std::move(*answer) : HotplugAnswer{};
+  }
+
+  History history;
+  Plan running;
+};
+
+// Both judges of the way from one layout to the next.
+void judge(const Life& life, const HotplugAnswer& answer, const Request& changed) {
+  const auto& steps = answer.transition.steps;
+  const Judgement own = check_transition(life.running, answer.plan, steps, changed, kernel_law());
+  for (const Objection& o : own.objections) ADD_FAILURE() << o.obligation << ": " << o.text << "\n" << in_words(steps);
+  const auto violations = trace_judge::judge_trace(changed, oracle::layout_of(life.running),
+                                                   trace_judge::trace_of(steps), oracle::layout_of(answer.plan));
+  EXPECT_TRUE(violations.empty()) << trace_judge::to_text(violations) << in_words(steps);
+}
+
+TEST(Converge, HistoryDoesNotMatter) {
+  std::map<std::string, std::size_t> count;
+  for_seeds(400, [&](std::uint64_t seed) {
+    Life life(seed);
+    if (!life.boots()) return;
+    for (int plug = 0; plug < 8 && !testing::Test::HasFailure(); ++plug) {
+      const oracle::PlugChange change = life.history.next(oracle::layout_of(life.running));
+      SCOPED_TRACE(fmt::format("seed {} plug {}: {}", seed, plug, to_text(change)));
+      const HotplugAnswer answer = life.ask(change, HotplugPolicy::converge);
+      const Request changed = *changed_request(life.running, life.request(), change_of(change));
+      PlanOptions options;
+      options.explain_no = false;
+      const Plan planned = make_plan(changed, kernel_law(), options);
+      ASSERT_EQ(answer.verdict, planned.verdict);
+      ++count[answer.verdict == Verdict::feasible ? "feasible" : "infeasible"];
+      if (answer.verdict != Verdict::feasible) continue;
+      EXPECT_EQ(essence(answer.plan), essence(planned));
+      const auto fewest =
+          oracle::best_matching(changed.host, oracle::layout_of(life.running), oracle::layout_of(planned));
+      EXPECT_EQ(answer.transition.interrupted.size(), fewest.interrupted);
+      EXPECT_EQ(in_words(oracle::layout_of(answer.plan)), in_words(fewest.target));
+      judge(life, answer, changed);
+      for (const Objection& o : check_plan(answer.plan, changed, kernel_law()).objections) {
+        ADD_FAILURE() << o.obligation << ": " << o.text;
+      }
+      count["interrupted"] += answer.transition.interrupted.size();
+      count["stopped"] += answer.transition.stopped.size();
+      life.running = answer.plan;
+    }
+  });
+  for (const auto& [what, n] : count) std::printf("%-12s %zu\n", what.c_str(), n);
+}
+
+class Staying : public testing::TestWithParam<HotplugPolicy> {};
+
+TEST_P(Staying, IsTheBestThatBruteForceFinds) {
+  const HotplugPolicy mode = GetParam();
+  std::map<std::string, std::size_t> count;
+  for_seeds(300, [&](std::uint64_t seed) {
+    Life life(seed);
+    if (!life.boots()) return;
+    for (int plug = 0; plug < 6 && !testing::Test::HasFailure(); ++plug) {
+      const oracle::Layout now = oracle::layout_of(life.running);
+      const oracle::PlugChange change = life.history.next(now);
+      SCOPED_TRACE(fmt::format("seed {} plug {}: {}", seed, plug, to_text(change)));
+      const HotplugAnswer answer = life.ask(change, mode);
+      const oracle::PlugAnswer truth =
+          oracle::plug(life.request(), now, change, mode, oracle::unplug_of(life.request().policy));
+      ASSERT_NE(truth.outcome, oracle::Outcome::bad_input) << fmt::format("{}", fmt::join(truth.why, "; "));
+      const bool feasible = answer.verdict == Verdict::feasible;
+      std::string reasons = fmt::format("{}", fmt::join(truth.why, "; "));
+      for (const Conflict& c : answer.conflict) reasons += fmt::format("\n  {}: {}", c.rule, c.because);
+      ASSERT_EQ(feasible, truth.outcome == oracle::Outcome::feasible) << reasons << "\n" << in_words(now);
+      ++count[feasible ? "feasible" : answer.conflict.front().rule];
+      if (!feasible) continue;
+      EXPECT_EQ(answer.plan.objectives, truth.objectives);
+      // A new HWPT that equals one that would vanish is that one (README 5).
+      const auto named = oracle::best_matching(life.request().host, now, truth.layout);
+      EXPECT_EQ(in_words(oracle::layout_of(answer.plan)), in_words(named.target));
+      EXPECT_TRUE(answer.transition.interrupted.empty());
+      const Request changed = *changed_request(life.running, life.request(), change_of(change));
+      judge(life, answer, changed);
+      life.running = answer.plan;
+    }
+  });
+  for (const auto& [what, n] : count) std::printf("%-28s %zu\n", what.c_str(), n);
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, Staying, testing::Values(HotplugPolicy::frozen, HotplugPolicy::additive),
+                         [](const auto& mode) {
+                           return std::string(kHotplugPolicyNames[static_cast<std::size_t>(mode.param)]);
+                         });
+
+// ------------------------------------------------------------------------------------------------- carried out
+
+bool small(const Plan& plan) { return plan.resources.pinned_bytes <= std::uint64_t{64} << 30; }
+
+TEST(Transitions, TheSimulatorTakesEveryStep) {
+  std::size_t transitions = 0, steps = 0;
+  for_seeds(80, [&](std::uint64_t seed) {
+    Life life(seed);
+    if (!life.boots() || !small(life.running)) return;
+    auto machine = sim::Machine::create(life.request().host, kernel_law());
+    ASSERT_TRUE(machine.has_value());
+    sim::SimBackend backend(**machine);
+    if (apply_plan(life.running, life.request().host, backend).outcome != ApplyOutcome::done) return;
+    for (std::uint64_t plug = 0; plug < 6 && !testing::Test::HasFailure(); ++plug) {
+      const oracle::PlugChange change = life.history.next(oracle::layout_of(life.running));
+      SCOPED_TRACE(fmt::format("seed {} plug {}: {}", seed, plug, to_text(change)));
+      const auto mode = static_cast<HotplugPolicy>((seed + plug) % 3);
+      const HotplugAnswer answer = life.ask(change, mode);
+      if (answer.verdict != Verdict::feasible || !small(answer.plan)) continue;
+      const ApplyReport report =
+          apply_transition(life.running, answer.plan, answer.transition.steps, life.request().host, backend);
+      ASSERT_EQ(report.outcome, ApplyOutcome::done) << (report.error ? to_text(*report.error) : "") << "\n"
+                                                    << in_words(answer.transition.steps);
+      ++transitions;
+      steps += answer.transition.steps.size();
+      life.running = answer.plan;
+    }
+  });
+  std::printf("%zu transitions, %zu steps\n", transitions, steps);
+  EXPECT_GT(transitions, 20U);
+}
+
+// Whatever fails on the way, the layout is the old one or the new one.
+TEST(Transitions, AnyFailureOnTheWayIsTakenBack) {
+  std::size_t failures = 0, whole = 0;
+  for_seeds(25, [&](std::uint64_t seed) {
+    Life life(seed);
+    if (!life.boots() || !small(life.running)) return;
+    for (int plug = 0; plug < 3 && !testing::Test::HasFailure(); ++plug) {
+      const oracle::PlugChange change = life.history.next(oracle::layout_of(life.running));
+      SCOPED_TRACE(fmt::format("seed {} plug {}: {}", seed, plug, to_text(change)));
+      const HotplugAnswer answer = life.ask(change, HotplugPolicy::converge);
+      if (answer.verdict != Verdict::feasible || !small(answer.plan)) continue;
+      for (std::uint64_t nth = 1; nth < 200 && !testing::Test::HasFailure(); ++nth) {
+        auto machine = sim::Machine::create(life.request().host, kernel_law());
+        ASSERT_TRUE(machine.has_value());
+        sim::SimBackend backend(**machine);
+        if (apply_plan(life.running, life.request().host, backend).outcome != ApplyOutcome::done) return;
+        (*machine)->fail_nth(nth);
+        const ApplyReport report =
+            apply_transition(life.running, answer.plan, answer.transition.steps, life.request().host, backend);
+        const bool struck = (*machine)->injected();
+        (*machine)->fail_nth(0);
+        ASSERT_NE(report.outcome, ApplyOutcome::incomplete)
+            << nth << ": " << to_text(*report.error) << fmt::format("{}", fmt::join(report.remains, "; "));
+        const Plan& stands = report.outcome == ApplyOutcome::done ? answer.plan : life.running;
+        const auto seen = backend.observe();
+        ASSERT_TRUE(seen.has_value());
+        const auto found = drift(stands, *seen);
+        ASSERT_TRUE(found.empty()) << nth << ": " << to_text(found);
+        (struck ? failures : whole) += 1;
+        if (!struck) break;
+      }
+      life.running = answer.plan;
+    }
+  });
+  std::printf("%zu failures taken back or survived, %zu transitions went through\n", failures, whole);
+  EXPECT_GT(failures, 100U);
+}
+
+// ------------------------------------------------------------------------------------------------- documents
+
+TEST(Documents, ALayoutReadsBackAsItWasWritten) {
+  for_seeds(60, [&](std::uint64_t seed) {
+    Life life(seed);
+    if (!life.boots()) return;
+    for (std::uint64_t plug = 0; plug < 4; ++plug) {
+      const oracle::PlugChange change = life.history.next(oracle::layout_of(life.running));
+      const HotplugAnswer answer = life.ask(change, static_cast<HotplugPolicy>(plug % 3));
+      if (answer.verdict != Verdict::feasible) continue;
+      Plan carrier = answer.plan;
+      for (const Plan& plan : {answer.plan, [&] {
+                                 carrier.steps = answer.transition.steps;
+                                 return carrier;
+                               }()}) {
+        const std::string text = to_json(plan);
+        const auto again = read_plan("plan", text);
+        ASSERT_TRUE(again.has_value()) << to_text(again.error());
+        EXPECT_EQ(to_json(*again), text);
+      }
+      life.running = answer.plan;
+    }
+  });
+}
+
+// ------------------------------------------------------------------------------------------------- assignment
+
+std::int64_t best_by_permutations(const WeightMatrix& weight) {
+  const std::size_t columns = weight.empty() ? 0 : weight[0].size();
+  std::vector<std::size_t> order(std::max(weight.size(), columns));
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::int64_t best = 0;
+  do {
+    std::int64_t sum = 0;
+    for (std::size_t r = 0; r < weight.size(); ++r) sum += order[r] < columns ? weight[r][order[r]].value_or(0) : 0;
+    best = std::max(best, sum);
+  } while (std::ranges::next_permutation(order).found);
+  return best;
+}
+
+TEST(Assignment, IsTheBestOfAllPermutations) {
+  std::mt19937_64 random(7);
+  for (int round = 0; round < 2000; ++round) {
+    WeightMatrix weight(1 + random() % 5);
+    const std::size_t columns = 1 + random() % 5;
+    for (auto& row : weight) {
+      for (std::size_t c = 0; c < columns; ++c) {
+        row.push_back(random() % 4 == 0 ? std::nullopt : std::optional<std::int64_t>(1 + random() % 6));
+      }
+    }
+    const auto chosen = best_matching(weight);
+    std::int64_t sum = 0;
+    std::set<std::size_t> used;
+    for (std::size_t r = 0; r < chosen.size(); ++r) {
+      if (!chosen[r]) continue;
+      EXPECT_TRUE(used.insert(*chosen[r]).second);
+      sum += weight[r][*chosen[r]].value();
+    }
+    ASSERT_EQ(sum, best_by_permutations(weight));
+  }
+}
+
+}  // namespace
+}  // namespace ioplan
