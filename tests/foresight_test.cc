@@ -98,7 +98,9 @@ void plug_in_order(const Request& request, Plan running, const std::vector<std::
     ASSERT_TRUE(answer.has_value()) << to_text(answer.error());
     ASSERT_EQ(answer->verdict, Verdict::feasible) << word << ": " << answer->conflict.front().because;
     EXPECT_TRUE(answer->guest.empty());
-    if (!word.empty()) EXPECT_EQ(home_of(answer->plan, word)->id, promise->hwpt);
+    if (!word.empty()) {
+      EXPECT_EQ(home_of(answer->plan, word)->id, promise->hwpt);
+    }
     running = answer->plan;
   }
 }
@@ -142,10 +144,13 @@ TEST(Headroom, IsWhatHotplugAnswers) {
       };
       const bool frozen = in(HotplugPolicy::frozen), additive = in(HotplugPolicy::additive),
                  converge = in(HotplugPolicy::converge);
-      if (frozen) EXPECT_EQ(d.room, Room::joins) << d.device;
-      if (!frozen && additive) EXPECT_TRUE(d.room == Room::joins || d.room == Room::new_hwpt) << d.device;
-      if (!frozen && !additive && converge) EXPECT_EQ(d.room, Room::after_moves) << d.device;
-      if (!frozen && !additive && !converge) EXPECT_EQ(d.room, Room::none) << d.device;
+      if (frozen) {
+        EXPECT_EQ(d.room, Room::joins) << d.device;
+      } else if (additive) {
+        EXPECT_TRUE(d.room == Room::joins || d.room == Room::new_hwpt) << d.device;
+      } else {
+        EXPECT_EQ(d.room, converge ? Room::after_moves : Room::none) << d.device;
+      }
       EXPECT_EQ(d.room == Room::none, !d.rule.empty());
       ++count[kRoomNames[static_cast<std::size_t>(d.room)]];
     }

@@ -117,8 +117,9 @@ Result<void> SimBackend::replace_or_repair(const std::string& device, const std:
   const auto replaced = context_->replace(devices_.at(device), hwpts_.at(to));
   if (replaced) return {};
   const auto group = host.device(*host.find_device(device)).group;
+  const HwptView view = *context_->hwpt(hwpts_.at(from));
   std::vector<ObjectId> members;
-  for (const std::string& d : context_->hwpt(hwpts_.at(from))->devices) {
+  for (const std::string& d : view.devices) {
     if (host.device(*host.find_device(d)).group == group) members.push_back(devices_.at(d));
   }
   for (const ObjectId d : members) static_cast<void>(context_->detach(d));
