@@ -17,6 +17,7 @@
 #include "engine/apply/apply.h"
 #include "engine/check/check.h"
 #include "engine/check/transition.h"
+#include "engine/document/load.h"
 #include "engine/document/plan_document.h"
 #include "engine/lifecycle/assignment.h"
 #include "engine/lifecycle/hotplug.h"
@@ -262,6 +263,54 @@ TEST(Transitions, AnyFailureOnTheWayIsTakenBack) {
 }
 
 // ------------------------------------------------------------------------------------------------- documents
+
+// What a document says about a device holds again when the device comes back: its name and label, by which the policy may
+// choose it, and the needs and expectations that name it.
+TEST(Documents, ADeviceComesBackAsItIsDocumented) {
+  const auto loaded = load_text("documents", R"(
+apiVersion: ioplan/v1
+kind: Host
+name: h
+iommus: [{id: dmar0, driver: intel, cap: 0x19ed008c40780c66, ecap: 0x3ef9ea6f050df}]
+devices:
+  - {id: "0000:01:00.0", iommu: dmar0, group: 1, dma_coherent: {value: true, source: architecture}}
+  - {id: "0000:02:00.0", iommu: dmar0, group: 2, dma_coherent: {value: true, source: architecture}}
+---
+apiVersion: ioplan/v1
+kind: VirtualMachine
+name: v
+memory: {size: 4GiB}
+machine: {type: q35, cpu_vendor: intel}
+devices: [{host: "0000:01:00.0", name: gpu0, label: fast}]
+hotplug: {expect: [{host: "0000:02:00.0"}]}
+---
+apiVersion: ioplan/v1
+kind: Policy
+name: p
+hotplug: converge
+rules: [{name: pages, require: {dirty_tracking: true}, for: {label: fast}}]
+)");
+  ASSERT_TRUE(loaded.has_value()) << to_text(loaded.error());
+  const Request& request = loaded->request;
+  const auto after = [&](const Plan& running, const Change& change) {
+    auto answer = hotplug(running, request, change, HotplugPolicy::converge, kernel_law(), {{}, Advice::none});
+    EXPECT_TRUE(answer.has_value() && answer->verdict == Verdict::feasible);
+    return answer->plan;
+  };
+  const Plan booted = make_plan(request, kernel_law());
+  ASSERT_EQ(booted.verdict, Verdict::feasible);
+  ASSERT_EQ(booted.hwpts.at(0).flags, kDirtyTracking);
+  ASSERT_EQ(booted.promises.size(), 1U);
+
+  const Plan bare = after(booted, {"v", {}, {"0000:01:00.0"}, {}, 0});
+  EXPECT_TRUE(bare.hwpts.empty());
+  const Plan back = after(bare, {"v", {"0000:01:00.0"}, {}, {}, 0});
+  EXPECT_EQ(back.hwpts, booted.hwpts);
+
+  const Plan grown = after(back, {"v", {"0000:02:00.0"}, {}, {}, 0});
+  EXPECT_TRUE(grown.promises.empty());
+  EXPECT_EQ(after(grown, {"v", {}, {"0000:02:00.0"}, {}, 0}).promises, booted.promises);
+}
 
 TEST(Documents, ALayoutReadsBackAsItWasWritten) {
   for_seeds(60, [&](std::uint64_t seed) {

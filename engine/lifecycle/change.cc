@@ -40,8 +40,9 @@ bool device_before(const AssignedDevice& a, const AssignedDevice& b) {
   return a.host.has_value() != b.host.has_value() ? a.host.has_value() : a.mdev < b.mdev;
 }
 
-void set_devices(VirtualMachine& vm, const Host& host, const std::set<std::string>& ids) {
-  const VirtualMachine documented = vm;
+// What the document says about devices, held against those that the VM has; nothing is lost by a device that leaves.
+void set_devices(VirtualMachine& vm, const VirtualMachine& documented, const Host& host,
+                 const std::set<std::string>& ids) {
   const auto entries = entries_of(documented, host);
   vm.devices.clear();
   for (const std::string& id : ids) {
@@ -55,7 +56,10 @@ void set_devices(VirtualMachine& vm, const Host& host, const std::set<std::strin
              (d.host && (host.device(*d.host).id == name || host.device(*d.host).name == name));
     });
   };
+  vm.needs.p2p = documented.needs.p2p;
   std::erase_if(vm.needs.p2p, [&](const auto& pair) { return !named(pair.first) || !named(pair.second); });
+  vm.hotplug.hosts = documented.hotplug.hosts;
+  std::erase_if(vm.hotplug.hosts, [&](const std::string& id) { return ids.contains(id); });
 }
 
 std::set<std::string> devices_of(const Plan& running, const PlannedIoas& ioas) {
@@ -66,45 +70,43 @@ std::set<std::string> devices_of(const Plan& running, const PlannedIoas& ioas) {
   return ids;
 }
 
-// What was plugged since boot is no longer expected.
-void forget_what_came(VirtualMachine& vm, const Host& host, std::uint64_t documented_bytes) {
+// Memory that was plugged since boot is no longer expected.
+void forget_what_came(VirtualMachine& vm, std::uint64_t documented_bytes) {
   const std::uint64_t now = bytes_in(vm.memory.ranges);
   const std::uint64_t came = now > documented_bytes ? now - documented_bytes : 0;
   vm.hotplug.memory = vm.hotplug.memory > came ? vm.hotplug.memory - came : 0;
-  std::erase_if(vm.hotplug.hosts, [&](const std::string& id) {
-    return std::ranges::any_of(vm.devices, [&](const auto& d) { return d.host && host.device(*d.host).id == id; });
-  });
 }
 
 void set_running(VirtualMachine& vm, const Host& host, const Plan& running) {
+  const VirtualMachine documented = vm;
   const PlannedIoas* ioas = space_of(running, vm.name);
-  const std::uint64_t documented = bytes_in(memory_of(vm, host));
-  set_devices(vm, host, ioas == nullptr ? std::set<std::string>{} : devices_of(running, *ioas));
+  const std::uint64_t bytes = bytes_in(memory_of(vm, host));
+  set_devices(vm, documented, host, ioas == nullptr ? std::set<std::string>{} : devices_of(running, *ioas));
   if (ioas == nullptr) return;
   vm.memory.size.reset();
   vm.memory.ranges = ioas->memory;
   vm.memory.backing = ioas->backing;
-  forget_what_came(vm, host, documented);
+  forget_what_came(vm, bytes);
 }
 
 class Changer {
  public:
   Changer(const Plan& running, const Request& request, const Change& change)
-      : running_(running), change_(change), request_(running_request(running, request)) {}
+      : running_(running), change_(change), documented_(request), request_(running_request(running, request)) {}
 
   Result<Request> apply() {
     const auto index = vm_of(request_, change_);
     if (!index) return tl::make_unexpected(index.error());
     VirtualMachine& vm = request_.vms[*index];
     const std::uint64_t before = bytes_in(memory_of(vm, request_.host));
-    if (auto ok = exchange_devices(vm); !ok) return tl::make_unexpected(ok.error());
+    if (auto ok = exchange_devices(vm, documented_.vms[*index]); !ok) return tl::make_unexpected(ok.error());
     if (auto ok = add_memory(vm); !ok) return tl::make_unexpected(ok.error());
-    forget_what_came(vm, request_.host, before);
+    forget_what_came(vm, before);
     return std::move(request_);
   }
 
  private:
-  Result<void> exchange_devices(VirtualMachine& vm) const {
+  Result<void> exchange_devices(VirtualMachine& vm, const VirtualMachine& documented) const {
     const PlannedIoas* ioas = space_of(running_, vm.name);
     std::set<std::string> devices = ioas == nullptr ? std::set<std::string>{} : devices_of(running_, *ioas);
     for (const std::string& id : change_.remove) {
@@ -119,7 +121,7 @@ class Changer {
         return failure(fmt::format("`{}` is both added and removed", id));
       }
     }
-    set_devices(vm, request_.host, devices);
+    set_devices(vm, documented, request_.host, devices);
     return {};
   }
 
@@ -191,6 +193,7 @@ class Changer {
 
   const Plan& running_;
   const Change& change_;
+  const Request& documented_;
   Request request_;
 };
 
