@@ -167,8 +167,7 @@ Result<void> write_plan_file(const std::string& path, const Plan& plan) {
 Result<void> may_run_on(const Plan& plan, const std::string& path) {
   if (plan.interface == KernelInterface::iommufd) return {};
   return failure(fmt::format("`{}` is a plan for type1, and plans over time are made for iommufd only", path),
-                 "a container's groups join and leave by VFIO_GROUP_SET_CONTAINER alone: plan the new set with "
-                 "`ioplan plan --backend type1`, or this one without `--backend`");
+                 "plan the new set with `ioplan plan --backend type1`, or this one without `--backend`");
 }
 
 Result<Plan> running_plan(const std::string& path, const Request& request) {

@@ -414,6 +414,62 @@ TEST_F(Cli, Type1PlansAreMadeCheckedAndApplied) {
              "plan with code of its own\n");
 }
 
+// The device behind dmar2 is the one that cannot block no-snoop: what runs without it is another layout.
+TEST_F(Cli, RunningVmsAreAskedAbout) {
+  const auto on_drhd = [](const std::string& line) { return ran(line + kDrhd); };
+  write("plan.json", on_drhd("plan -o json").out);
+  const std::string remove = "hotplug plan.json --remove 0000:b2:00.0 ";
+  const Ran no = on_drhd(remove + "--mode additive");
+  EXPECT_EQ(no.exit, 1);
+  EXPECT_NE(no.out.find("[lifecycle.unplug-coherency]"), std::string::npos) << no.out;
+  EXPECT_NE(no.out.find("a) in converge mode: 1 new HWPT, 2 devices are interrupted"), std::string::npos) << no.out;
+
+  const Ran yes = on_drhd(remove + "--plan-out next.json -o json");
+  EXPECT_EQ(yes.exit, 0) << yes.err;
+  const auto answer = nlohmann::json::parse(yes.out);
+  EXPECT_EQ(answer["interrupted"], (std::vector<std::string>{"0000:17:00.0", "0000:65:00.0"}));
+  EXPECT_EQ(answer["steps"].back()["do"], "unbind");
+  EXPECT_EQ(answer["plan"]["kvm"]["noncoherent_dma"], false);
+
+  const Ran differ = on_drhd("diff plan.json next.json");
+  EXPECT_EQ(differ.exit, 1);
+  EXPECT_NE(differ.out.find("  - hwpt0  0000:17:00.0 0000:65:00.0 0000:b2:00.0\n  + hwpt1  0000:17:00.0 0000:65:00.0\n"),
+            std::string::npos)
+      << differ.out;
+  EXPECT_EQ(on_drhd("diff plan.json plan.json").exit, 0);
+  EXPECT_NE(on_drhd("headroom next.json").out.find("0000:b2:00.0     yes, with a new HWPT; the guest notices"),
+            std::string::npos);
+  const Ran landing = ran("migrate plan.json --to three-drhd/host three-drhd/host three-drhd/vm");
+  EXPECT_EQ(landing.exit, 0) << landing.err;
+  EXPECT_TRUE(landing.out.starts_with("three-drhd: yes, but only stopped\n")) << landing.out;
+  EXPECT_EQ(on_drhd("observe plan.json --backend sim").exit, 0);
+  EXPECT_EQ(on_drhd("observe plan.json --backend sim --running next.json").exit, 1);
+
+  EXPECT_EQ(on_drhd("apply plan.json --backend sim --to next.json --to plan.json").exit, 0);
+  EXPECT_EQ(on_drhd("apply plan.json --backend sim --to next.json --fail-nth 2").exit, 4);
+  expect_bad(ran("apply plan.json --backend iommufd --to next.json three-drhd/host"),
+             "error: `--to` goes on from layout to layout on a simulated host\nhelp: give it with `--backend sim`\n");
+  expect_bad(on_drhd("hotplug plan.json"),
+             "error: nothing is to change\nhelp: `--add DEVICE`, `--remove DEVICE` or `--memory +SIZE`\n");
+  expect_bad(on_drhd("observe plan.json --backend iommufd"),
+             "error: what `/dev/iommu` holds can be seen only by the process that made it\nhelp: `ioplan apply PLAN --backend "
+             "iommufd` compares what it makes with the plan before it says that it is done\n");
+}
+
+TEST_F(Cli, Type1PlansDoNotGoOn) {
+  write("plan.json", ran(std::string("plan -o json") + kDrhd).out);
+  write("type1.json", ran(std::string("plan --backend type1 -o json") + kDrhd).out);
+  for (const char* command :
+       {"hotplug type1.json --remove 0000:b2:00.0", "headroom type1.json", "migrate type1.json --to three-drhd/host",
+        "diff plan.json type1.json", "observe type1.json --backend sim", "observe plan.json --backend sim --running type1.json",
+        "apply type1.json --backend sim --to plan.json", "apply plan.json --backend sim --to type1.json"}) {
+    SCOPED_TRACE(command);
+    expect_bad(ran(command + std::string(kDrhd)),
+               "error: `type1.json` is a plan for type1, and plans over time are made for iommufd only\nhelp: plan the new set "
+               "with `ioplan plan --backend type1`, or this one without `--backend`\n");
+  }
+}
+
 // stderr of the program when it is a terminal.
 std::string on_a_terminal(std::vector<std::string> words) {
   const int terminal = posix_openpt(O_RDWR | O_NOCTTY);

@@ -433,6 +433,24 @@ devices: [{{host: "0000:01:00.0"}}, {{mdev: {}}}]
                  {"type1.mediated"});
 }
 
+TEST(Type1Plan, PromisesNothing) {
+  const Request request = request_of(host_of(kUnits, kDevices) + R"(apiVersion: ioplan/v1
+kind: VirtualMachine
+name: vm
+memory: {ranges: [{gpa: [0x0, 0x3fffffff]}]}
+devices: [{host: "0000:01:00.0"}]
+hotplug: {expect: [{host: "0000:02:00.0"}], memory: 1GiB}
+)");
+  const Plan plan = make_plan(request, type1_law());
+  ASSERT_EQ(plan.verdict, Verdict::feasible);
+  EXPECT_TRUE(plan.promises.empty());
+  std::vector<std::string> subjects;
+  for (const Unpromised& u : plan.unpromised) subjects.push_back(u.subject);
+  EXPECT_THAT(subjects, testing::ElementsAre("memory", "0000:02:00.0"));
+  const Judgement judgement = check_plan(plan, request, type1_law());
+  EXPECT_TRUE(judgement.accepted()) << objections(judgement);
+}
+
 TEST(Type1Plan, APolicyThatItsSharingBreaksIsRefused) {
   const auto rules = [](const std::string& text) {
     return "---\napiVersion: ioplan/v1\nkind: Policy\nname: p\nrules:\n" + text;
