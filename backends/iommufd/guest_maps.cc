@@ -85,10 +85,18 @@ Result<GuestMaps::Backing*> GuestMaps::backing(const GuestMap& map) {
   return &backings_.emplace(place, std::move(*made)).first->second;
 }
 
-// Memory of which nothing is mapped goes back.
-void GuestMaps::release(const Place& place) {
+// Memory of which nothing is mapped and nothing held goes back.
+void GuestMaps::give_back(const Place& place, std::size_t pieces) {
   const auto it = backings_.find(place);
+  it->second.pieces -= pieces;
   if (it->second.pieces == 0) backings_.erase(it);
+}
+
+GuestMaps::Hold GuestMaps::hold(const GuestMap& map) {
+  const Place place = place_of(map);
+  Backing& backing = backings_.at(place);
+  ++backing.pieces;
+  return {&backing, [this, place](void*) { give_back(place, 1); }};
 }
 
 // The plan's maps on a ledger of their own. Files of ours are not there yet: a number of each stands for it.
@@ -120,9 +128,9 @@ Result<std::uint64_t> GuestMaps::bytes_to_pin(const Plan& plan) {
 Result<void> GuestMaps::map(int iommu, const GuestMap& map) {
   const auto memory = backing(map);
   if (!memory) return tl::make_unexpected(memory.error());
+  ++(*memory)->pieces;
   auto filled = fill(iommu, map, **memory);
-  if (filled) ++(*memory)->pieces;
-  release(place_of(map));
+  if (!filled) give_back(place_of(map), 1);
   return filled;
 }
 
@@ -172,12 +180,11 @@ Reply<void> GuestMaps::pin(int iommu, const GuestMap& map, GuestMemory& memory) 
 
 Result<void> GuestMaps::unmap(int iommu, const GuestMap& map) {
   const std::string what = "unmap of " + text_of(map);
+  const std::vector<Range> pieces = pages_.pieces(map.step.ioas, map.step.iova);
   const auto unmapped = ioas_unmap(system_, iommu, id_of_(map.step.ioas), map.step.iova.start, map.bytes());
   if (!unmapped) return refused(Call::unmap, what, unmapped.error().value);
-  pages_.remove(map.step.ioas, map.step.iova.start);
-  const Place place = place_of(map);
-  --backings_.at(place).pieces;
-  release(place);
+  for (const Range& piece : pieces) pages_.remove(map.step.ioas, piece.start);
+  give_back(place_of(map), pieces.size());
   if (*unmapped == map.bytes()) return {};
   return failure(
       fmt::format("{}: {} instead of {} were unmapped", what, format_size(*unmapped), format_size(map.bytes())));

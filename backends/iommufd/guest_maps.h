@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -50,10 +51,16 @@ class GuestMaps {
 
   // All or nothing.
   Result<void> map(int iommu, const GuestMap& map);
+  // Requires: it is mapped, in one piece or in several.
   Result<void> unmap(int iommu, const GuestMap& map);
 
-  // What is mapped in an IOAS now.
+  // Keeps the memory behind a map, whatever is unmapped, until the last copy of the result is gone; which must be before this.
+  using Hold = std::shared_ptr<void>;
+  Hold hold(const GuestMap& map);
+
+  // What is mapped in an IOAS now, and by which maps.
   RangeSet mapped(const std::string& ioas) const { return pages_.mapped(ioas); }
+  std::vector<Range> pieces(const std::string& ioas, const Range& in) const { return pages_.pieces(ioas, in); }
   // "0x0-0xfff in ioas1: ioas0 has it pinned for reading only"
   const std::vector<std::string>& pinned_again() const { return pinned_again_; }
 
@@ -62,7 +69,7 @@ class GuestMaps {
   struct Backing {
     GuestMemory memory;
     FileIdentity identity;
-    unsigned pieces = 0;  // mapped
+    std::size_t pieces = 0;  // mapped, and holds
   };
   struct Lent {
     LentMemory memory;
@@ -73,7 +80,7 @@ class GuestMaps {
   Result<Lent> lent(const GuestMap& map);
   Result<Backing*> backing(const GuestMap& map);
   Result<Backing> make_backing(const GuestMap& map);
-  void release(const Place& place);
+  void give_back(const Place& place, std::size_t pieces);
 
   Result<void> fill(int iommu, const GuestMap& map, Backing& backing);
   Reply<void> pin(int iommu, const GuestMap& map, GuestMemory& memory);

@@ -67,9 +67,12 @@ IommufdBackend::IommufdBackend(System& system, Host host, IommufdOptions options
   if (options_.iommu) iommu_ = Descriptor::lent(*options_.iommu);
 }
 
-// Devices before the context, and the context before the memory that it has pinned.
+// Devices before the context, and the context before the memory that it has pinned. KVM's own hold on the files would
+// keep them bound.
 IommufdBackend::~IommufdBackend() {
+  for (const std::string& id : std::set<std::string, std::less<>>(with_kvm_)) (void)set_kvm(id, KvmFile::del);
   devices_.clear();
+  files_.clear();
   iommu_ = {};
 }
 
@@ -95,14 +98,19 @@ Result<void> IommufdBackend::admit(const Plan& plan) {
   }
   if (auto opened = options_.iommu ? require_iommu(system_, *options_.iommu) : open_iommu(); !opened) return opened;
   for (const Step& s : plan.steps) {
-    if (s.kind != StepKind::bind) continue;
+    if (s.kind != StepKind::bind || devices_.contains(s.device)) continue;
     if (auto usable = admit_device(s.device); !usable) return usable;
   }
   const auto pinned = maps_.bytes_to_pin(plan);
   if (!pinned) return tl::make_unexpected(pinned.error());
   if (auto enough = require_memlock(system_, *pinned); !enough) return enough;
   if (options_.memory) return {};
-  return require_huge_pages(system_, plan);
+  Plan missing = plan;  // of a running layout most memory is there
+  for (PlannedIoas& ioas : missing.ioas) {
+    const RangeSet mapped = maps_.mapped(ioas.id);
+    std::erase_if(ioas.memory, [&](const MemoryRange& m) { return mapped.contains(m.gpa); });
+  }
+  return require_huge_pages(system_, missing);
 }
 
 // Who lends a device has opened it, so sysfs is not asked for a way to it: it may not be there.
@@ -139,52 +147,105 @@ std::unique_ptr<Action> IommufdBackend::action(const std::string& name, std::str
 }
 
 Result<std::unique_ptr<Action>> IommufdBackend::prepare(const Plan& plan, const Step& step) {
-  if (step.kind > StepKind::map) return failure("changes of a running layout are not there yet on iommufd");
+  if (step.kind > StepKind::map) return prepare_change(plan, step);
   if (step.kind == StepKind::bind) return prepare_bind(step);
   if (step.kind == StepKind::ioas_alloc) return prepare_ioas(plan, step);
   if (step.kind == StepKind::attach || step.kind == StepKind::attach_ioas) return prepare_attach(plan, step);
   const Ioas* ioas = find_name(ioas_, step.ioas);
   if (ioas == nullptr) return failure(fmt::format("`{}` is not allocated", step.ioas));
   if (step.kind == StepKind::allow_iovas) return prepare_allow(step, *ioas);
-  if (step.kind == StepKind::hwpt_alloc) return prepare_hwpt(step, *ioas);
+  if (step.kind == StepKind::hwpt_alloc) return prepare_hwpt(step);
   return prepare_map(plan, step);
+}
+
+Result<std::string> IommufdBackend::cdev_of(const std::string& id) {
+  if (options_.devices.contains(id)) return std::string();
+  return find_cdev(system_, id);
 }
 
 Result<std::unique_ptr<Action>> IommufdBackend::prepare_bind(const Step& step) {
   const std::string& id = step.device;
   if (devices_.contains(id)) return failure(fmt::format("`{}` is bound already", id));
-  std::string cdev;
-  if (!options_.devices.contains(id)) {
-    auto found = find_cdev(system_, id);
-    if (!found) return tl::make_unexpected(found.error());
-    cdev = *found;
-  }
+  const auto cdev = cdev_of(id);
+  if (!cdev) return tl::make_unexpected(cdev.error());
+  const Opened opened = files_.contains(id) ? Opened::by_step : Opened::by_bind;
   return action(
-      id, id + ", bound", [this, id, cdev] { return bind(id, cdev); }, [this, id] { return unbind(id); });
+      id, id + ", bound", [this, id, path = *cdev] { return bind(id, path); },
+      [this, id, path = *cdev, opened] { return unbind(id, path, opened); });
+}
+
+// Opened and with KVM, or neither.
+Result<void> IommufdBackend::open_file(const std::string& id, const std::string& cdev) {
+  if (const int* lent = find_name(options_.devices, id)) {
+    files_[id] = Descriptor::lent(*lent);
+  } else {
+    const auto fd = system_.open(cdev);
+    if (!fd) return refused(Call::open_device, fmt::format("opening {} of {}", cdev, id), fd.error().value);
+    files_[id] = Descriptor::owned(system_, *fd);
+  }
+  auto told = set_kvm(id, KvmFile::add);
+  if (!told) files_.erase(id);
+  return told;
+}
+
+// KVM holds on to a file, so it must let go first: the device stays bound as long as the file is open somewhere.
+Result<void> IommufdBackend::close_file(const std::string& id) {
+  if (with_kvm_.contains(id)) {
+    if (auto told = set_kvm(id, KvmFile::del); !told) return told;
+  }
+  files_.erase(id);
+  return {};
+}
+
+// Without KVM the registration is only noted: the steps are the same.
+Result<void> IommufdBackend::set_kvm(const std::string& id, KvmFile what) {
+  const auto unbound = files_.find(id);
+  const int file = unbound == files_.end() ? devices_.at(id).file.get() : unbound->second.get();
+  const auto set = options_.kvm ? set_kvm_file(system_, *options_.kvm, what, file) : Reply<void>();
+  if (what == KvmFile::add) {
+    if (!set) return refused(Call::kvm_file, fmt::format("registering the file of {} with KVM", id), set.error().value);
+    with_kvm_.insert(id);
+  } else {
+    if (!set) return refused(Call::kvm_file, fmt::format("taking the file of {} from KVM", id), set.error().value);
+    with_kvm_.erase(id);
+  }
+  return {};
 }
 
 // A lent device that is bound stays bound whatever follows: only closing its last descriptor unbinds.
 Result<void> IommufdBackend::bind(const std::string& id, const std::string& cdev) {
   const auto iommu = context();
   if (!iommu) return tl::make_unexpected(iommu.error());
-  Device device;
-  if (const int* lent = find_name(options_.devices, id)) {
-    device.file = Descriptor::lent(*lent);
-  } else {
-    const auto fd = system_.open(cdev);
-    if (!fd) return refused(Call::open_device, fmt::format("opening {} of {}", cdev, id), fd.error().value);
-    device.file = Descriptor::owned(system_, *fd);
+  const Opened opened = files_.contains(id) ? Opened::by_step : Opened::by_bind;
+  if (opened == Opened::by_bind) {
+    if (auto ok = open_file(id, cdev); !ok) return ok;
   }
-  const auto bound = vfio_bind(system_, device.file.get(), *iommu);
-  if (!bound) return refused(Call::bind, fmt::format("bind of {} to iommufd", id), bound.error().value);
-  device.id = *bound;
-  if (auto same = verify_registers(id, device); !same) {
-    if (device.file.is_lent())
-      left_behind_.push_back(id + ", which was lent, stays bound until its descriptor is closed");
-    return same;
+  const auto bound = vfio_bind(system_, files_.at(id).get(), *iommu);
+  if (!bound) {
+    if (opened == Opened::by_bind) (void)close_file(id);
+    return refused(Call::bind, fmt::format("bind of {} to iommufd", id), bound.error().value);
   }
-  devices_.emplace(id, std::move(device));
-  return {};
+  devices_.emplace(id, Device{std::move(files_.at(id)), *bound, {}});
+  files_.erase(id);
+  auto same = verify_registers(id, devices_.at(id));
+  if (same) return {};
+  if (devices_.at(id).file.is_lent()) left_behind_.push_back(id + ", which was lent, stays bound until its descriptor is closed");
+  (void)release(id, cdev, opened);
+  return same;
+}
+
+Result<void> IommufdBackend::unbind(const std::string& id, const std::string& cdev, Opened opened) {
+  if (devices_.at(id).file.is_lent()) return failure("it was lent: closing its descriptor unbinds it");
+  note_detached(devices_.at(id));
+  return release(id, cdev, opened);
+}
+
+// The device is bound no more; what a step had opened before is open again.
+Result<void> IommufdBackend::release(const std::string& id, const std::string& cdev, Opened opened) {
+  files_[id] = std::move(devices_.at(id).file);
+  devices_.erase(id);
+  auto closed = close_file(id);
+  return closed && opened == Opened::by_step ? open_file(id, cdev) : closed;
 }
 
 // Kernels before 6.6 do not know the call, drivers without registers to show tell nothing: neither is compared.
@@ -197,26 +258,24 @@ Result<void> IommufdBackend::verify_registers(const std::string& id, const Devic
   return refused(Call::hw_info, fmt::format("registers of the IOMMU of {}", id), why);
 }
 
-Result<void> IommufdBackend::unbind(const std::string& id) {
-  if (devices_.at(id).file.is_lent()) return failure("it was lent: closing its descriptor unbinds it");
-  note_detached(devices_.at(id));
-  devices_.erase(id);
-  return {};
-}
-
 Result<std::unique_ptr<Action>> IommufdBackend::prepare_ioas(const Plan& plan, const Step& step) {
   const std::string& name = step.ioas;
   if (ioas_.contains(name)) return failure(fmt::format("`{}` is there already", name));
-  const auto allocate = [this, name, vm = planned_space(plan, name).vm]() -> Result<void> {
-    const auto iommu = context();
-    if (!iommu) return tl::make_unexpected(iommu.error());
-    const auto id = ioas_alloc(system_, *iommu);
-    if (!id) return refused(Call::ioas_alloc, "allocation of " + name, id.error().value);
-    ioas_[name] = {*id, vm, {}};
-    return {};
-  };
-  return action(name, name, allocate, [this, name] { return destroy(ioas_, name); });
+  return action(
+      name, name, [this, name, vm = planned_space(plan, name).vm] { return allocate_ioas(name, vm); },
+      [this, name] { return destroy_ioas(name); });
 }
+
+Result<void> IommufdBackend::allocate_ioas(const std::string& name, const std::string& vm) {
+  const auto iommu = context();
+  if (!iommu) return tl::make_unexpected(iommu.error());
+  const auto id = ioas_alloc(system_, *iommu);
+  if (!id) return refused(Call::ioas_alloc, "allocation of " + name, id.error().value);
+  ioas_[name] = {*id, vm, {}};
+  return {};
+}
+
+Result<void> IommufdBackend::destroy_ioas(const std::string& name) { return destroy(ioas_, name); }
 
 std::unique_ptr<Action> IommufdBackend::prepare_allow(const Step& step, const Ioas& ioas) {
   return action(
@@ -234,22 +293,25 @@ Result<void> IommufdBackend::allow(const std::string& name, const std::vector<Ra
   return {};
 }
 
-Result<std::unique_ptr<Action>> IommufdBackend::prepare_hwpt(const Step& step, const Ioas& ioas) {
-  const std::string& name = step.hwpt;
-  if (hwpts_.contains(name)) return failure(fmt::format("`{}` is there already", name));
-  const Device* device = find_name(devices_, step.device);
-  if (device == nullptr) return failure(fmt::format("`{}` is not bound", step.device));
-  const auto allocate = [this, step, space = ioas.id, with = device->id]() -> Result<void> {
-    const auto id = hwpt_alloc(system_, iommu_.get(), with, space, uapi_flags(step.flags));
-    if (!id) {
-      const std::string what = fmt::format("allocation of {} in {} with {}", step.hwpt, step.ioas, step.device);
-      return refused(Call::hwpt_alloc, what, id.error().value);
-    }
-    hwpts_[step.hwpt] = {*id, step.ioas, HwptOrigin::allocated, step.flags};
-    return {};
-  };
-  return action(name, name, allocate, [this, name] { return destroy(hwpts_, name); });
+Result<std::unique_ptr<Action>> IommufdBackend::prepare_hwpt(const Step& step) {
+  if (hwpts_.contains(step.hwpt)) return failure(fmt::format("`{}` is there already", step.hwpt));
+  if (!devices_.contains(step.device)) return failure(fmt::format("`{}` is not bound", step.device));
+  return action(
+      step.hwpt, step.hwpt, [this, step] { return allocate_hwpt(step); }, [this, name = step.hwpt] { return destroy_hwpt(name); });
 }
+
+Result<void> IommufdBackend::allocate_hwpt(const Step& step) {
+  const auto id =
+      hwpt_alloc(system_, iommu_.get(), devices_.at(step.device).id, ioas_.at(step.ioas).id, uapi_flags(step.flags));
+  if (!id) {
+    const std::string what = fmt::format("allocation of {} in {} with {}", step.hwpt, step.ioas, step.device);
+    return refused(Call::hwpt_alloc, what, id.error().value);
+  }
+  hwpts_[step.hwpt] = {*id, step.ioas, HwptOrigin::allocated, step.flags, step.device};
+  return {};
+}
+
+Result<void> IommufdBackend::destroy_hwpt(const std::string& name) { return destroy(hwpts_, name); }
 
 template <class Objects>
 Result<void> IommufdBackend::destroy(Objects& objects, const std::string& name) {
@@ -259,7 +321,7 @@ Result<void> IommufdBackend::destroy(Objects& objects, const std::string& name) 
   return {};
 }
 
-// A second attach would be a replace, which is not safe to try and cannot be taken back (KR 2.4).
+// A second attach would be a replace, which is a step of its own (changes.cc).
 Result<std::unique_ptr<Action>> IommufdBackend::prepare_attach(const Plan& plan, const Step& step) {
   const Device* device = find_name(devices_, step.device);
   if (device == nullptr) return failure(fmt::format("`{}` is not bound", step.device));
@@ -273,8 +335,18 @@ Result<std::unique_ptr<Action>> IommufdBackend::prepare_attach(const Plan& plan,
   if (!ioas_.contains(space)) return failure(fmt::format("`{}` is not allocated", target));
   return action(
       step.device, fmt::format("{}, attached to {}", step.device, target),
-      [this, step, in = planned_space(plan, space)] { return attach(step, in); },
+      [this, step, in = predicted_space(plan, space)] { return attach(step, in); },
       [this, id = step.device] { return detach(id); });
+}
+
+// As long as HWPTs of an older layout are there, their apertures cut the IOAS, too: what is left is known at the end only.
+PlannedIoas IommufdBackend::predicted_space(const Plan& plan, const std::string& ioas) const {
+  PlannedIoas space = planned_space(plan, ioas);
+  const auto is_older = [&](const auto& h) {
+    return h.second.ioas == ioas && std::ranges::find(plan.hwpts, h.first, &PlannedHwpt::id) == plan.hwpts.end();
+  };
+  if (std::ranges::any_of(hwpts_, is_older)) space.ranges.clear();
+  return space;
 }
 
 Result<void> IommufdBackend::attach(const Step& step, const PlannedIoas& space) {
@@ -296,7 +368,7 @@ Result<void> IommufdBackend::attach(const Step& step, const PlannedIoas& space) 
 // devices reserve and apertures of HWPTs shrink the ranges that are left.
 Result<void> IommufdBackend::verify_attach(const Step& step, const PlannedIoas& space, ObjectId result) {
   if (!step.hwpt.empty()) {
-    const Hwpt& hwpt = hwpts_.try_emplace(step.hwpt, Hwpt{result, space.id, HwptOrigin::automatic, 0}).first->second;
+    const Hwpt& hwpt = hwpts_.try_emplace(step.hwpt, Hwpt{result, space.id, HwptOrigin::automatic, 0, {}}).first->second;
     if (hwpt.id != result) {
       return failure(
           fmt::format("{} got object {} of the kernel, and {} is object {}", step.device, result, step.hwpt, hwpt.id),
@@ -350,6 +422,7 @@ std::vector<std::string> IommufdBackend::attached_to(const std::string& hwpt) co
 Result<Observation> IommufdBackend::observe() {
   if (!left_behind_.empty()) return failure(fmt::format("{}", fmt::join(left_behind_, "; ")));
   Observation seen;
+  if (options_.kvm) seen.kvm_files.emplace(with_kvm_.begin(), with_kvm_.end());
   for (const auto& [name, ioas] : ioas_) {
     auto left = ioas_iova_ranges(system_, iommu_.get(), ioas.id);
     if (!left) return refused(Call::iova_ranges, "ranges of " + name, left.error().value);

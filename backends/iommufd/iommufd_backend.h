@@ -1,7 +1,9 @@
 // Plans carried out on Linux: the executor's seam (engine/apply/backend.h) over /dev/iommu and VFIO cdevs.
 //
-// Every VM of a plan gets its address space in one context. Devices are attached to explicit HWPTs, never by replacing
-// (KR 2.4 H1 to H3) and never by the kernel's own walk, save where the driver leaves no choice (smmuv2). After a bind
+// Every VM of a plan gets its address space in one context. Devices are attached to explicit HWPTs, never by the kernel's
+// own walk, save where the driver leaves no choice (smmuv2). Transitions between running layouts (changes.cc) may replace,
+// which is only asked for where it is predicted to be accepted; where the kernel refuses after all, the group is detached
+// and attached again to where it was, because a failed replace leaves reservations lost and DMA blocked (KR 2.4 H1). After a bind
 // the IOMMU's registers are compared with the host document, after every attach the IOAS's ranges with the plan's: they
 // shrink as devices are attached, and may never be less than what was predicted.
 //
@@ -14,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -37,6 +40,9 @@ struct IommufdOptions {
   std::map<std::string, int, std::less<>> devices;  // descriptors of VFIO cdevs by host device id, not bound; lent
   Accounting accounting = Accounting::per_user;
   GuestMaps::Lender memory;  // without it, memfds of the plan's backing pages
+  // KVM's VFIO device of the VM (KVM_CREATE_DEVICE with KVM_DEV_TYPE_VFIO); lent. Files are registered with it before
+  // they are bound. Requires: the plan has one VM. Without it nobody is told, and nothing observed of it.
+  std::optional<int> kvm;
 };
 
 // Whether reading a dirty bit clears it, as a round of a migration does, or leaves it for the next reader.
@@ -90,12 +96,14 @@ class IommufdBackend final : public Backend {
     std::string ioas;
     HwptOrigin origin = HwptOrigin::allocated;
     std::uint8_t flags = 0;  // HwptFlag
+    std::string allocator;
   };
   struct Device {
     Descriptor file;
     ObjectId id = 0;
     std::string attached;  // HWPT, or the IOAS of a mediated device; empty: to nothing
   };
+  enum class Opened : std::uint8_t { by_bind, by_step };  // a VFIO file: with its bind, or by a step of its own before it
 
   Result<void> open_iommu();
   Result<int> context();  // opened, and its accounting chosen
@@ -105,17 +113,45 @@ class IommufdBackend final : public Backend {
   Result<std::unique_ptr<Action>> prepare_bind(const Step& step);
   Result<std::unique_ptr<Action>> prepare_ioas(const Plan& plan, const Step& step);
   std::unique_ptr<Action> prepare_allow(const Step& step, const Ioas& ioas);
-  Result<std::unique_ptr<Action>> prepare_hwpt(const Step& step, const Ioas& ioas);
+  Result<std::unique_ptr<Action>> prepare_hwpt(const Step& step);
   Result<std::unique_ptr<Action>> prepare_attach(const Plan& plan, const Step& step);
   std::unique_ptr<Action> prepare_map(const Plan& plan, const Step& step);
 
+  Result<std::string> cdev_of(const std::string& id);  // empty: lent
+  Result<void> open_file(const std::string& id, const std::string& cdev);
+  Result<void> close_file(const std::string& id);
   Result<void> bind(const std::string& id, const std::string& cdev);
-  Result<void> unbind(const std::string& id);
+  Result<void> unbind(const std::string& id, const std::string& cdev, Opened opened);
+  Result<void> release(const std::string& id, const std::string& cdev, Opened opened);
+  Result<void> set_kvm(const std::string& id, KvmFile what);
   Result<void> verify_registers(const std::string& id, const Device& device);
+  PlannedIoas predicted_space(const Plan& plan, const std::string& ioas) const;
   Result<void> attach(const Step& step, const PlannedIoas& space);
   Result<void> verify_attach(const Step& step, const PlannedIoas& space, ObjectId result);
   Result<void> detach(const std::string& id);
   void note_detached(Device& device);
+  // changes.cc
+  struct Home {
+    std::string hwpt, ioas;
+  };
+  Result<std::unique_ptr<Action>> prepare_change(const Plan& plan, const Step& step);
+  Result<std::unique_ptr<Action>> prepare_unbind(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_kvm_file(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_replace(const Plan& plan, const Step& step);
+  Result<std::unique_ptr<Action>> prepare_detach(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_hwpt_destroy(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_ioas_destroy(const Step& step);
+  Result<std::unique_ptr<Action>> prepare_unmap(const Plan& plan, const Step& step);
+  Result<void> replace(const Step& step, const PlannedIoas& space);
+  Result<void> attach_again(const std::string& id, const Home& home);
+  Result<void> move_back(const std::vector<std::string>& devices, const Home& home);
+  Result<void> allocate_again(const std::string& name, const Hwpt& was);
+  Home home_of(const Device& device) const;
+
+  Result<void> allocate_ioas(const std::string& name, const std::string& vm);
+  Result<void> allocate_hwpt(const Step& step);
+  Result<void> destroy_ioas(const std::string& name);
+  Result<void> destroy_hwpt(const std::string& name);
   template <class Objects>
   Result<void> destroy(Objects& objects, const std::string& name);
   Result<void> allow(const std::string& ioas, const std::vector<Range>& ranges);
@@ -131,7 +167,9 @@ class IommufdBackend final : public Backend {
   bool accounting_chosen_ = false;
   std::map<std::string, Ioas, std::less<>> ioas_;
   std::map<std::string, Hwpt, std::less<>> hwpts_;
-  std::map<std::string, Device, std::less<>> devices_;  // bound
+  std::map<std::string, Descriptor, std::less<>> files_;  // opened, not bound
+  std::set<std::string, std::less<>> with_kvm_;           // devices whose files are registered
+  std::map<std::string, Device, std::less<>> devices_;    // bound
   GuestMaps maps_;
   std::vector<std::string> left_behind_;  // lent devices whose bind failed when it was too late to take it back
 };

@@ -38,6 +38,16 @@ RangeSet MappedPages::mapped(const std::string& ioas) const {
   return ranges;
 }
 
+std::vector<Range> MappedPages::pieces(const std::string& ioas, const Range& in) const {
+  std::vector<Range> found;
+  for (auto piece = pieces_.lower_bound({ioas, in.start}); piece != pieces_.end() && piece->first.first == ioas; ++piece) {
+    const Range range{piece->first.second, piece->first.second + (piece->second.stretch.bytes - 1)};
+    if (range.last > in.last) break;
+    found.push_back(range);
+  }
+  return found;
+}
+
 // The piece that goes on where another one ends, in its IOAS and in its file.
 MappedPages::Pieces::const_iterator MappedPages::next(Pieces::const_iterator piece) const {
   const auto& [where, p] = *piece;

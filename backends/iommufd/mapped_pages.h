@@ -11,6 +11,7 @@
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "backends/vfio/system.h"
 #include "engine/base/range.h"
@@ -38,6 +39,8 @@ class MappedPages {
   void remove(const std::string& ioas, std::uint64_t iova);  // requires: it was added
 
   RangeSet mapped(const std::string& ioas) const;
+  // The pieces, as they were added, that lie in a range; ascending.
+  std::vector<Range> pieces(const std::string& ioas, const Range& in) const;
   // Where all of it is mapped, pinned well enough. Where nothing is: the reason why it must be pinned once more, or an
   // empty text when it is not pinned at all.
   tl::expected<Source, std::string> find(const FileStretch& stretch, Access access) const;

@@ -17,9 +17,6 @@ namespace ioplan::vfio {
 // cdevs.
 Result<std::string> find_cdev(System& system, const std::string& id);
 
-// "/dev/vfio/12" of the PCI device's group. Errors: as above; kernels without cdevs have groups.
-Result<std::string> find_group(System& system, const std::string& address);
-
 // "/dev/vfio/12", of the PCI device's group. Errors: as above, but cdevs are not asked for; behind no IOMMU.
 Result<std::string> find_group(System& system, const std::string& address);
 

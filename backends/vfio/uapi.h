@@ -138,6 +138,16 @@ static_assert(sizeof(iommu_hwpt_set_dirty_tracking) == 16 && sizeof(iommu_hwpt_g
 static_assert(sizeof(iommu_fault_alloc) == 16 && sizeof(iommu_hw_info_vtd) == 24);
 static_assert(sizeof(iommu_hw_info_arm_smmuv3) == 40 && sizeof(iommu_hw_info_amd) == 16);
 
+// KVM's VFIO device (Documentation/virt/kvm/devices/vfio.rst): files of the group KVM_DEV_VFIO_FILE.
+struct kvm_device_attr {
+  u32 flags, group;
+  u64 attr, addr;
+};
+inline constexpr unsigned long KVM_SET_DEVICE_ATTR = 0x4018aee1;  // _IOW(0xAE, 0xe1, struct kvm_device_attr)
+inline constexpr u32 KVM_DEV_VFIO_FILE = 1;
+inline constexpr u64 KVM_DEV_VFIO_FILE_ADD = 1, KVM_DEV_VFIO_FILE_DEL = 2;
+static_assert(sizeof(kvm_device_attr) == 24 && offsetof(kvm_device_attr, attr) == 8);
+
 // VFIO: the same scheme, numbers from 100; structures begin with their own size as `argsz`.
 enum VfioRequest : unsigned long {
   VFIO_GET_API_VERSION = request(100),

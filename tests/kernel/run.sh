@@ -7,7 +7,7 @@
 # configuration. Needs qemu-system-x86_64 and cpio, no KVM. Every guest must print `PASS case` for every one of its cases.
 # A guest that hangs is killed after IOPLAN_TIMEOUT seconds and counts as a failure.
 #
-# IOPLAN_SEED, IOPLAN_SEQUENCES, IOPLAN_STEPS, IOPLAN_PLANS: how much to ask. IOPLAN_KEEP=FOLDER: keep the consoles there. IOPLAN_JOBS: how
+# IOPLAN_SEED, IOPLAN_SEQUENCES, IOPLAN_STEPS, IOPLAN_PLANS, IOPLAN_HISTORIES: how much to ask. IOPLAN_KEEP=FOLDER: keep the consoles there. IOPLAN_JOBS: how
 # many guests run at once.
 set -euo pipefail
 
@@ -18,7 +18,7 @@ shift 2
 programs=("$@")
 work=$(mktemp -d)
 trap '[ -z "${IOPLAN_KEEP:-}" ] || cp "$work"/*.log "$IOPLAN_KEEP"; rm -rf "$work"' EXIT
-options="ioplan.seed=${IOPLAN_SEED:-1} ioplan.sequences=${IOPLAN_SEQUENCES:-28} ioplan.steps=${IOPLAN_STEPS:-200} ioplan.plans=${IOPLAN_PLANS:-20}"
+options="ioplan.seed=${IOPLAN_SEED:-1} ioplan.sequences=${IOPLAN_SEQUENCES:-28} ioplan.steps=${IOPLAN_STEPS:-200} ioplan.plans=${IOPLAN_PLANS:-20} ioplan.histories=${IOPLAN_HISTORIES:-30}"
 
 # archive NAME FILE PATH...: a compressed cpio archive with each FILE at PATH, and the shared libraries that they need.
 archive() {
@@ -52,7 +52,7 @@ edu=edu,dma_mask=0xffffffffffffffff
 devices="-device e1000e,addr=3 -device $edu,addr=4 -device virtio-rng-pci,addr=5,iommu_platform=on,disable-legacy=on \
 -device e1000,addr=6.0,multifunction=on -device e1000,addr=6.1 -net none"
 behind_bridge="-device pcie-pci-bridge,id=bridge,addr=7 -device e1000,bus=bridge,addr=1 -device $edu,bus=bridge,addr=2"
-everywhere=differential,plans,type1_plans,scan,edu_dma
+everywhere=differential,plans,histories,type1_plans,scan,edu_dma
 
 # name | file system | QEMU's IOMMU | devices | kernel command line | cases; `!case`: the guest must not live to judge it
 configurations() {

@@ -9,6 +9,8 @@
 #include <cstring>
 
 #include "engine/base/text.h"
+#include "engine/model/features.h"
+#include "engine/solve/problem.h"
 
 namespace ioplan::fake {
 
@@ -40,6 +42,7 @@ struct Object {
   std::uint32_t flags = 0;            // HWPT
   bool automatic = false;             // HWPT
   std::uint32_t hwpt = 0;             // of a device that is attached
+  bool broken = false;                // device: by a replace that failed
   std::vector<Range> allowed;         // IOAS
   std::vector<Area> areas;            // IOAS
   bool tracking = false;              // HWPT
@@ -65,6 +68,7 @@ const std::map<unsigned long, std::string>& request_names() {
       {uapi::VFIO_DEVICE_BIND_IOMMUFD, "VFIO_DEVICE_BIND_IOMMUFD"},
       {uapi::VFIO_DEVICE_ATTACH_IOMMUFD_PT, "VFIO_DEVICE_ATTACH_IOMMUFD_PT"},
       {uapi::VFIO_DEVICE_DETACH_IOMMUFD_PT, "VFIO_DEVICE_DETACH_IOMMUFD_PT"},
+      {uapi::KVM_SET_DEVICE_ATTR, "KVM_SET_DEVICE_ATTR"},
   };
   return kNames;
 }
@@ -205,6 +209,7 @@ struct FakeSystem::Open {
   std::shared_ptr<Context> context;
   std::optional<DeviceFile> device;
   std::optional<Memory> memory;
+  std::optional<std::map<int, std::shared_ptr<Open>>> kvm;  // files, by the descriptor that named them
 };
 
 FakeSystem::FakeSystem() {
@@ -274,16 +279,50 @@ void FakeSystem::become(const Host& host, const Plan& plan) {
   for (const Step& s : plan.steps) {
     if (s.kind == StepKind::bind && is_uuid(s.device)) add_mediated(s.device, vfio++);
   }
-  for (const PlannedHwpt& h : plan.hwpts) {
-    const Traits t{h.aperture, std::min(h.page_sizes & (~h.page_sizes + 1), page)};
-    traits[{h.allocator, uapi_flags(h.flags)}] = t;
-    if (h.automatic) {
-      for (const std::string& d : h.devices) traits[{d, 0}] = t;
-    }
-  }
+  for (const PlannedHwpt& h : plan.hwpts) set_traits(h);
   for (const PlannedIoas& i : plan.ioas) {
     if (i.backing > page) add_huge_pages(i.backing, std::uint64_t{1} << 40);
   }
+}
+
+void FakeSystem::set_traits(const PlannedHwpt& h) {
+  const Traits t{h.aperture, std::min(h.page_sizes & (~h.page_sizes + 1), page)};
+  traits[{h.allocator, uapi_flags(h.flags)}] = t;
+  if (!h.automatic) return;
+  for (const std::string& d : h.devices) traits[{d, 0}] = t;
+}
+
+void FakeSystem::become(const Host& host, const std::vector<const Plan*>& plans, const Law& law) {
+  become(host, Plan());
+  for (std::uint32_t d = 0; d < host.devices.size(); ++d) {
+    Device& device = devices_.at(host.devices[d].id);
+    for (const ReservedRegion& r : reserved_by(host, DeviceIndex(d), law)) device.reserved.push_back(r.range);
+  }
+  unsigned vfio = static_cast<unsigned>(host.devices.size());
+  for (const Plan* plan : plans) {
+    for (const PlannedHwpt& h : plan->hwpts) set_traits(h);
+    for (const PlannedIoas& i : plan->ioas) {
+      if (i.backing > page) add_huge_pages(i.backing, std::uint64_t{1} << 40);
+      for (const auto& mdevs : {mediated_devices(*plan, i.id), i.retained}) {
+        for (const std::string& m : mdevs) {
+          if (is_uuid(m) && !devices_.contains(m)) add_mediated(m, vfio++);
+        }
+      }
+    }
+  }
+}
+
+int FakeSystem::open_kvm() {
+  Open open;
+  open.kvm.emplace();
+  return install(std::move(open));
+}
+
+std::vector<std::string> FakeSystem::with_kvm(int kvm) const {
+  std::vector<std::string> names;
+  for (const auto& [fd, file] : *open_.at(kvm)->kvm) names.push_back(file->device->device);
+  std::ranges::sort(names, natural_less);
+  return names;
 }
 
 // ------------------------------------------------------------------------------------------------- failing
@@ -399,6 +438,26 @@ void FakeSystem::close(int fd) {
   open_.erase(it);
 }
 
+// virt/kvm/vfio.c kvm_vfio_file_add, kvm_vfio_file_del.
+int FakeSystem::on_kvm(std::map<int, std::shared_ptr<Open>>& files, unsigned long request, void* argument) {
+  if (request != uapi::KVM_SET_DEVICE_ATTR) return ENOTTY;
+  const auto& r = as<uapi::kvm_device_attr>(argument);
+  if (r.group != uapi::KVM_DEV_VFIO_FILE) return ENXIO;
+  const int fd = *at_pointer<std::int32_t>(r.addr);
+  const auto open = open_.find(fd);
+  if (open == open_.end()) return EBADF;
+  const auto known = std::ranges::find_if(files, [&](const auto& f) { return f.second == open->second; });
+  if (r.attr == uapi::KVM_DEV_VFIO_FILE_DEL) {
+    if (known == files.end()) return ENOENT;
+    files.erase(known);
+    return 0;
+  }
+  if (!open->second->device) return EINVAL;
+  if (known != files.end()) return EEXIST;
+  files.emplace(fd, open->second);
+  return 0;
+}
+
 Reply<int> FakeSystem::memfd_create(const std::string& /*name*/, std::uint64_t page_bytes) {
   if (strikes("memfd_create")) return fails_with(strike_errno_);
   const std::string pool = fmt::format("/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages", page_bytes >> 10);
@@ -449,6 +508,7 @@ Reply<void> FakeSystem::ioctl(int fd, unsigned long request, void* argument) {
   int error = ENOTTY;
   if (it->second->context) error = on_iommu(*it->second->context, request, argument);
   if (it->second->device) error = on_device(*it->second->device, request, argument);
+  if (it->second->kvm) error = on_kvm(*it->second->kvm, request, argument);
   if (error != 0) return fails_with(error);
   return {};
 }
@@ -701,6 +761,7 @@ int FakeSystem::attach(DeviceFile& file, std::uint32_t& pt) {
   Context& c = *file.context;
   Object& object = c.objects.at(file.id);
   if (object.hwpt != 0 || object.ioas != 0) {
+    if (replaces && c.find(pt, Kind::hwpt) != nullptr && object.hwpt != 0) return replace(file, pt);
     violations.push_back(fmt::format("replace of {}", file.device));
     return EINVAL;
   }
@@ -711,6 +772,28 @@ int FakeSystem::attach(DeviceFile& file, std::uint32_t& pt) {
   }
   if (c.find(pt, Kind::hwpt) != nullptr) return attach_to_hwpt(file, pt);
   return c.find(pt, Kind::ioas) != nullptr ? attach_to_ioas(file, pt) : ENOENT;
+}
+
+// All attached devices of the group move. A replace that the driver refuses leaves the group's reservations lost until all
+// of it has been detached (KR 2.4 H1).
+int FakeSystem::replace(DeviceFile& file, std::uint32_t hwpt) {
+  Context& c = *file.context;
+  const std::uint32_t before = c.objects.at(file.id).hwpt;
+  std::vector<Object*> members;
+  for (auto& [id, o] : c.objects) {
+    const bool moves = o.kind == Kind::device && o.hwpt == before && devices_.at(o.device).group == devices_.at(file.device).group;
+    if (moves) members.push_back(&o);
+  }
+  for (Object* o : members) {
+    const auto refusal = refusals.find({o->device, c.objects.at(hwpt).device});
+    if (refusal == refusals.end()) continue;
+    for (Object* m : members) m->broken = true;
+    return refusal->second;
+  }
+  for (Object* o : members) o->hwpt = hwpt;
+  if (c.consistent(c.objects.at(hwpt).ioas)) return 0;
+  for (Object* o : members) o->hwpt = before;
+  return EADDRINUSE;
 }
 
 // The oldest automatic HWPT of the device's own unit, or a new one.
@@ -748,6 +831,7 @@ int FakeSystem::detach(DeviceFile& file) {
   Object& object = c.objects.at(file.id);
   const std::uint32_t hwpt = std::exchange(object.hwpt, 0);
   object.ioas = 0;
+  object.broken = false;
   if (hwpt != 0 && c.objects.at(hwpt).automatic && !c.used(hwpt)) c.objects.erase(hwpt);
   return 0;
 }
@@ -787,8 +871,8 @@ std::string FakeSystem::world() const {
     if (!open->context) continue;
     for (const auto& [id, o] : open->context->objects) {
       text +=
-          fmt::format("{} {} {} ioas {} hwpt {} areas {} allowed {}\n", id, kKinds[static_cast<std::size_t>(o.kind)],
-                      o.device, o.ioas, o.hwpt, o.areas.size(), o.allowed.size());
+          fmt::format("{} {} {} ioas {} hwpt {} areas {} allowed {}{}\n", id, kKinds[static_cast<std::size_t>(o.kind)],
+                      o.device, o.ioas, o.hwpt, o.areas.size(), o.allowed.size(), o.broken ? " broken" : "");
     }
   }
   for (const auto& [address, view] : views_) text += fmt::format("view of {} bytes of fd {}\n", view.bytes, view.fd);

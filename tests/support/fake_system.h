@@ -4,7 +4,7 @@
 // reservations and their errno; what an IOMMU accepts it is told. Every call that can fail is counted and can be made
 // to fail with any errno, the n-th of all calls or the n-th of one name. Names are "open PATH", "read PATH", "list
 // PATH", "read_link PATH", "memfd_create", "ftruncate", "mmap", "identify", and the ioctls' own ("IOMMU_IOAS_ALLOC"). What no good
-// program does (a replace, a double close, a bad munmap) is noted in `violations`.
+// program does (a replace where none is planned, a double close, a bad munmap) is noted in `violations`.
 #pragma once
 
 #include <cerrno>
@@ -18,6 +18,7 @@
 
 #include "backends/iommufd/calls.h"
 #include "backends/vfio/system.h"
+#include "engine/law/law.h"
 #include "engine/model/host.h"
 #include "engine/model/plan.h"
 
@@ -52,7 +53,13 @@ class FakeSystem final : public iommufd::System {
   void remove(const std::string& path);  // and all below it
   // The plan's machine: devices bound to vfio-pci, huge pages, and IOMMUs that do exactly what was predicted.
   void become(const Host& host, const Plan& plan);
+  // The host's machine, on which page tables come out as any of the plans has them.
+  void become(const Host& host, const std::vector<const Plan*>& plans, const Law& law);
+  // A VM's VFIO device of KVM: a descriptor. Files that it has stay open for the kernel.
+  int open_kvm();
+  std::vector<std::string> with_kvm(int kvm) const;  // devices whose files it has, ascending
 
+  bool replaces = false;  // a replace is no violation
   std::map<std::pair<std::string, std::uint32_t>, Traits> traits;  // by allocator and IOMMU_HWPT_ALLOC_* flags
   std::map<std::pair<std::string, std::string>, int> refusals;     // (device, allocator of the HWPT) -> errno of attach
   bool knows_map_file = true;
@@ -122,6 +129,9 @@ class FakeSystem final : public iommufd::System {
   int on_device(DeviceFile& file, unsigned long request, void* argument);
   int bind(DeviceFile& file, int iommu, std::uint32_t& id);
   int attach(DeviceFile& file, std::uint32_t& pt);
+  int replace(DeviceFile& file, std::uint32_t hwpt);
+  void set_traits(const PlannedHwpt& hwpt);
+  int on_kvm(std::map<int, std::shared_ptr<Open>>& files, unsigned long request, void* argument);
   int attach_to_ioas(DeviceFile& file, std::uint32_t& pt);
   int attach_to_hwpt(DeviceFile& file, std::uint32_t hwpt);
   int detach(DeviceFile& file);

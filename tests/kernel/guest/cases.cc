@@ -8,6 +8,7 @@ std::span<const Case> all_cases() {
   static constexpr std::array kCases = {
       Case{"differential", differential},
       Case{"plans", plans},
+      Case{"histories", histories},
       Case{"type1_plans", type1_plans},
       Case{"scan", scan},
       Case{"edu_dma", edu_dma},
