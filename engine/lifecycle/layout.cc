@@ -1,6 +1,7 @@
 #include "engine/lifecycle/layout.h"
 
 #include <algorithm>
+#include <set>
 
 #include "engine/base/text.h"
 #include "engine/model/features.h"
@@ -25,10 +26,11 @@ class BootSteps {
   void add(const PlannedIoas& ioas, const std::vector<std::string>& mediated) {
     const std::vector<std::string> attached = attached_devices(plan_, ioas.id);
     step(StepKind::ioas_alloc).ioas = ioas.id;
-    std::vector<std::string> bound = attached;
-    for (const auto* more : {&mediated, &ioas.retained}) bound.insert(bound.end(), more->begin(), more->end());
-    for (const std::string& d : bound) step(StepKind::bind).device = d;
-    const std::vector<std::string> guests = foreign_allocators(ioas, bound);
+    std::vector<std::string> own = attached;
+    for (const auto* more : {&mediated, &ioas.retained}) own.insert(own.end(), more->begin(), more->end());
+    for (const std::string& d : own) step(StepKind::bind).device = d;
+    bound_.insert(own.begin(), own.end());
+    const std::vector<std::string> guests = foreign_allocators(ioas);
     for (const std::string& d : guests) step(StepKind::bind).device = d;
     Step& allow = step(StepKind::allow_iovas);
     allow.ioas = ioas.id;
@@ -57,10 +59,11 @@ class BootSteps {
     s.ioas = ioas;
   }
 
-  std::vector<std::string> foreign_allocators(const PlannedIoas& ioas, const std::vector<std::string>& bound) const {
+  // The VM before may have an allocator by now; then it is bound.
+  std::vector<std::string> foreign_allocators(const PlannedIoas& ioas) const {
     std::vector<std::string> found;
     for (const PlannedHwpt& h : plan_.hwpts) {
-      if (h.ioas == ioas.id && !h.automatic && std::ranges::find(bound, h.allocator) == bound.end()) {
+      if (h.ioas == ioas.id && !h.automatic && !bound_.contains(h.allocator)) {
         found.push_back(h.allocator);
       }
     }
@@ -87,6 +90,7 @@ class BootSteps {
   }
 
   const Plan& plan_;
+  std::set<std::string> bound_;  // by this address space and those before
   std::vector<Step> steps_;
 };
 
