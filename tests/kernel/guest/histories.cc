@@ -1,5 +1,6 @@
 // Random lives of a VM over the guest's own devices: it boots as planned, devices and memory come and go in every mode, and
-// its own kernel must take every step of every transition; after each the layout is observed and compared.
+// its own kernel must take every step of every transition; after each the layout is observed and compared. One IOMMU lets
+// all devices share, so a random policy keeps some apart: that makes HWPTs come and go, and devices move.
 //
 // For PCI devices only: mock ones have no VFIO device. Kernel command line: ioplan.histories, how many lives.
 #include <algorithm>
@@ -41,6 +42,20 @@ Change random_change(const Plan& running, const Guest& guest, std::mt19937_64& r
   return change;
 }
 
+// Up to two pairs of devices that may not share.
+Policy random_policy(const Guest& guest, std::mt19937_64& random) {
+  const auto one = [&] {
+    Selector selector;
+    selector.host.push_back(guest.host.devices[guest.pci[random() % guest.pci.size()]].id);
+    return selector;
+  };
+  Policy policy;
+  for (std::uint64_t i = random() % 3; i > 0; --i) {
+    policy.rules.push_back({"apart" + std::to_string(i), SeparateRule{one(), one()}});
+  }
+  return policy;
+}
+
 void print(const ApplyReport& report, const std::vector<Step>& steps) {
   std::printf("transition not taken: %s\n", report.error ? to_text(*report.error).c_str() : "no reason given");
   for (const Step& s : steps) std::printf("  %s\n", to_text(s).c_str());
@@ -51,8 +66,9 @@ bool live(const Guest& guest, vfio::System& system, std::mt19937_64& random, Cou
   Request request;
   request.host = guest.host;
   request.vms.push_back(random_vm(guest.host, guest.pci, random));
+  request.policy = random_policy(guest, random);
   Plan running = make_plan(request, kernel_law());
-  if (running.verdict != Verdict::feasible) return true;  // dirty tracking, which QEMU's units cannot do
+  if (running.verdict != Verdict::feasible) return true;  // a group kept apart; dirty tracking, which QEMU's units cannot do
   iommufd::IommufdBackend backend(system, guest.host);
   if (const ApplyReport report = apply_plan(running, guest.host, backend); report.outcome != ApplyOutcome::done) {
     print(report, running.steps);
