@@ -145,11 +145,11 @@ class Commands {
     command->add_option("--backend", apply_.backend, "sim: an in-process host with its IOMMUs; iommufd: this machine's, through /dev/iommu; type1: through VFIO containers")
         ->check(CLI::IsMember({"sim", "iommufd", "type1"}))
         ->required();
-    command->add_option("--to", apply_.to, "with sim: go on to this layout, as `hotplug --plan-out` wrote it; may be given several times")
+    command->add_option("--to", apply_.to, "with sim or iommufd: go on to this layout, as `hotplug --plan-out` wrote it; may be given several times")
         ->allow_extra_args(false)
         ->type_name("PLAN");
     command->add_flag("--dry-run", apply_.dry_run, "print the steps and touch nothing");
-    command->add_flag("--hold", apply_.hold, "with iommufd or type1: keep the plan applied until SIGINT or SIGTERM; else it ends with the command");
+    command->add_flag("--hold", apply_.hold, "with iommufd or type1: keep the plan applied until SIGINT or SIGTERM (SIGUSR1: compare it with the plan again); else it ends with the command");
     command->add_option("--iommu-fd", apply_.iommu_descriptor, "with iommufd: an open descriptor of /dev/iommu, inherited")->type_name("N");
     command->add_option("--device-fd", apply_.device_descriptors, "with iommufd: an open descriptor of a device of the plan, inherited; for each device that is passed")
         ->type_name("DEVICE=N")
@@ -222,7 +222,7 @@ class Commands {
     CLI::App* command = app_.add_subcommand("observe", "compare a running layout with the plan: drift");
     command->add_option("PLAN", observe_.plan, "what should run")->required();
     command->add_option("FILE", observe_.files, "the documents of the host and the VMs")->required();
-    command->add_option("--backend", observe_.backend, "sim: a simulated host runs the plan, or the one of --running")
+    command->add_option("--backend", observe_.backend, "sim: a simulated host runs the plan, or the one of --running; iommufd: this machine's devices, and who has them open")
         ->check(CLI::IsMember({"sim", "iommufd"}))
         ->required();
     command->add_option("--running", observe_.running, "with sim: the plan that runs there")->type_name("PLAN");

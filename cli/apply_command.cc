@@ -15,6 +15,7 @@
 #include "backends/sim/sim_type1_backend.h"
 #include "backends/type1/type1_backend.h"
 #include "cli/commands.h"
+#include "cli/lifecycle_text.h"
 #include "cli/plan_text.h"
 #include "constraints/kernel_law.h"
 #include "engine/apply/apply.h"
@@ -278,8 +279,8 @@ Result<void> require_backend(const ApplyArguments& arguments) {
   const bool real = arguments.backend != "sim";
   if (real && arguments.fail_nth != 0)
     return failure("`--fail-nth` makes the simulator fail", "give it with `--backend sim`");
-  if (real && !arguments.to.empty())
-    return failure("`--to` goes on from layout to layout on a simulated host", "give it with `--backend sim`");
+  if (arguments.backend == "type1" && !arguments.to.empty())
+    return failure("type1's containers do not go on from layout to layout", "give `--to` with `--backend sim` or `iommufd`");
   if (!real && arguments.hold) return failure("`--hold` keeps what the kernel holds", "give it with `--backend iommufd` or `type1`");
   const bool passed = arguments.iommu_descriptor || !arguments.device_descriptors.empty();
   if (arguments.backend != "iommufd" && (passed || arguments.accounting != "per-user")) {
@@ -315,8 +316,8 @@ Outcome carried_out(const ApplyArguments& arguments, const Plan& plan, const Hos
   return told({plan, host, backend.name(), report, arguments.dry_run}, arguments.format);
 }
 
-// From one layout to the next, as `--to` names them. What stops on the way leaves the layout before.
-Outcome follow(const ApplyArguments& arguments, Plan running, const Host& host, Backend& backend) {
+// From one layout to the next, as `--to` names them. What stops on the way leaves the layout before; `running` is what stands.
+Outcome follow(const ApplyArguments& arguments, Plan& running, const Host& host, Backend& backend) {
   Outcome outcome;
   for (const std::string& file : arguments.to) {
     auto next = read_plan_file(file);
@@ -344,7 +345,8 @@ Outcome simulate(const ApplyArguments& arguments, const Plan& plan, const Host& 
   Outcome outcome = carried_out(arguments, plan, host, *backend);
   if (goes_on && outcome.code == kYes) {
     (*machine)->fail_nth(nth);
-    outcome = follow(arguments, plan, host, *backend);
+    Plan running = plan;
+    outcome = follow(arguments, running, host, *backend);
   }
   if (nth != 0 && !(*machine)->injected()) {
     outcome.err += fmt::format("warning: fewer than {} operations that can fail were needed; none failed\n", nth);
@@ -352,17 +354,25 @@ Outcome simulate(const ApplyArguments& arguments, const Plan& plan, const Host& 
   return outcome;
 }
 
-// What was applied lives as long as this process: says so, then waits for SIGINT or SIGTERM.
-void hold(Outcome& outcome) {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGINT);
-  sigaddset(&signals, SIGTERM);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);
+sigset_t block(std::initializer_list<int> signals) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int s : signals) sigaddset(&set, s);
+  sigprocmask(SIG_BLOCK, &set, nullptr);
+  return set;
+}
+
+// What was applied lives as long as this process: says so, then waits for SIGINT or SIGTERM. SIGUSR1 asks for drift.
+void hold(Outcome& outcome, const Plan& plan, Backend& backend) {
+  const sigset_t signals = block({SIGINT, SIGTERM, SIGUSR1});
   fmt::print("{}", std::exchange(outcome.out, {}));
   std::fflush(stdout);
   int signal = 0;
-  sigwait(&signals, &signal);
+  while (sigwait(&signals, &signal) == 0 && signal == SIGUSR1) {
+    const auto seen = backend.observe();
+    fmt::print("{}", seen ? drift_text(drift(plan, *seen)) : to_text(seen.error()) + "\n");
+    std::fflush(stdout);
+  }
 }
 
 bool binds(const Plan& plan, std::string_view device) {
@@ -399,8 +409,14 @@ Result<iommufd::IommufdOptions> options_of(const ApplyArguments& arguments, cons
   return options;
 }
 
-Outcome held(const ApplyArguments& arguments, Outcome outcome) {
-  if (arguments.hold && !arguments.dry_run && outcome.code == kYes) hold(outcome);
+// On this machine: carried out, on to the layouts of `--to`, and held.
+Outcome on_linux(const ApplyArguments& arguments, const Plan& plan, const Host& host, Backend& backend) {
+  if (arguments.hold) block({SIGUSR1});  // who asks too early is answered later
+  Outcome outcome = carried_out(arguments, plan, host, backend);
+  if (arguments.dry_run || outcome.code != kYes) return outcome;
+  Plan running = plan;
+  if (!arguments.to.empty()) outcome = follow(arguments, running, host, backend);
+  if (arguments.hold && outcome.code == kYes) hold(outcome, running, backend);
   return outcome;
 }
 
@@ -409,16 +425,16 @@ Outcome by_iommufd(const ApplyArguments& arguments, const Plan& plan, const Host
   if (!options) return bad_input(options.error());
   const auto system = vfio::linux_system();
   iommufd::IommufdBackend backend(*system, host, *options);
-  Outcome outcome = carried_out(arguments, plan, host, backend);
+  Outcome outcome = on_linux(arguments, plan, host, backend);
   for (const std::string& again : backend.pinned_again())
     outcome.err += fmt::format("warning: pinned a second time: {}\n", again);
-  return held(arguments, std::move(outcome));
+  return outcome;
 }
 
 Outcome by_type1(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
   const auto system = vfio::linux_system();
   type1::Type1Backend backend(*system);
-  return held(arguments, carried_out(arguments, plan, host, backend));
+  return on_linux(arguments, plan, host, backend);
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ struct ApplyArguments {
   std::vector<std::string> device_descriptors;  // "DEVICE=N": VFIO cdevs, inherited
   std::string accounting = "per-user";          // whose locked memory is counted: per-user, per-process
   std::uint64_t fail_nth = 0;  // of the simulator's operations that can fail (of those that `to` needs); 0: none
-  std::vector<std::string> to;  // layouts to go on to, one after another; sim
+  std::vector<std::string> to;  // layouts to go on to, one after another; sim, iommufd
   std::vector<std::string> files;
   Format format = Format::text;
 };

@@ -44,6 +44,15 @@ std::string conflict_text(const std::vector<Conflict>& conflict) {
   return text + fmt::format("  [{}]\n", rules);
 }
 
+std::string drift_text(const std::vector<Difference>& differences) {
+  if (differences.empty()) return "no drift: everything that can be seen is as planned\n";
+  std::string text = "drift\n\n";
+  for (const Difference& d : differences) {
+    text += fmt::format("  {}.{}: planned {}, observed {}\n", d.subject, d.attribute, d.predicted, d.observed);
+  }
+  return text;
+}
+
 std::string part_of_plan(const Plan& plan, const std::string& key) { return Json::parse(to_json(plan))[key].dump(); }
 
 std::string steps_json(const std::vector<Step>& steps) {

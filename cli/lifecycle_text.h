@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/apply/apply.h"
 #include "engine/lifecycle/hotplug.h"
 #include "engine/lifecycle/transition.h"
 #include "engine/model/plan.h"
@@ -13,6 +14,9 @@ namespace ioplan::cli {
 // "  interrupted  nobody", "  guest sees  ...", "  steps" with one line each.
 std::string transition_text(const Transition& transition, const std::vector<FeatureChange>& guest);
 std::string conflict_text(const std::vector<Conflict>& conflict);
+
+// "no drift: ...", or "drift" with one line for each difference.
+std::string drift_text(const std::vector<Difference>& differences);
 
 // As JSON: the value of a key of the Plan document, for lists that it shares with other answers ("conflict",
 // "unknown").

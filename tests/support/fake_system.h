@@ -49,6 +49,7 @@ class FakeSystem final : public iommufd::System {
   void add(const Device& device);
   void add_mediated(const std::string& uuid, unsigned vfio);
   void add_file(const std::string& path, const std::string& text) { files_[path] = text; }
+  void add_link(const std::string& path, const std::string& target) { links_[path] = target; }
   void add_huge_pages(std::uint64_t page, std::uint64_t free);
   void remove(const std::string& path);  // and all below it
   // The plan's machine: devices bound to vfio-pci, huge pages, and IOMMUs that do exactly what was predicted.

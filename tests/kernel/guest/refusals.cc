@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <string>
 
@@ -28,6 +29,7 @@ class Trial {
     descriptors();
     short_of_memlock();
     accounting();
+    held_and_observed();
     not_bound();
     no_iommufd();
   }
@@ -128,6 +130,24 @@ class Trial {
     expect(kernel_test::run(per_process, Who::user), 4,
            {"counting locked memory by process: Operation not permitted", "CAP_SYS_RESOURCE"});
     expect(kernel_test::run(per_process, Who::root), 0, {"applied on iommufd"});
+  }
+
+  // From outside, and by the holder when it is asked to.
+  void held_and_observed() {
+    const Words observe = {"observe", kPlanFile, "--backend", "iommufd", kHostFile, "/vm.yaml"};
+    expect(kernel_test::run(observe, Who::root), 1, {device_ + ".process: planned one, observed none"});
+    const pid_t holder = start(apply({"--hold"}), Who::root);
+    Ran seen = kernel_test::run(observe, Who::root);
+    for (int i = 0; i < 50 && !exited(seen, 0); ++i) {
+      usleep(100'000);
+      seen = kernel_test::run(observe, Who::root);
+    }
+    expect(seen, 0, {"no drift", "not seen: ioas0, hwpt0"});
+    kill(holder, SIGUSR1);
+    usleep(1'000'000);
+    kill(holder, SIGTERM);
+    expect(finish(holder), 0, {"applied on iommufd", "no drift: everything that can be seen is as planned"});
+    expect(kernel_test::run(observe, Who::root), 1, {device_ + ".process: planned one, observed none"});
   }
 
   void not_bound() {
