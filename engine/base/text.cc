@@ -33,8 +33,27 @@ std::optional<std::uint64_t> from_digits(std::string_view s, int base) {
   return value;
 }
 
+std::uint64_t nibble(char c) {
+  if (c >= '0' && c <= '9') return static_cast<std::uint64_t>(c - '0');
+  return c >= 'a' && c <= 'f' ? static_cast<std::uint64_t>(c - 'a' + 10) : 16;
+}
+
+// An address as Linux prints it, which is how nearly all ids are written: comparing devices is what large answers are made of.
+std::optional<std::uint64_t> printed_pci_key(std::string_view id) {
+  if (id.size() != 12 || id[4] != ':' || id[7] != ':' || id[10] != '.') return std::nullopt;
+  std::uint64_t key = 0, wrong = 0;
+  for (const auto& [at, shift] : std::initializer_list<std::pair<std::size_t, unsigned>>{
+           {0, 60}, {1, 56}, {2, 52}, {3, 48}, {5, 36}, {6, 32}, {8, 20}, {9, 16}, {11, 0}}) {
+    const std::uint64_t n = nibble(id[at]);
+    wrong |= n & 16;
+    key |= n << shift;
+  }
+  return wrong == 0 ? std::optional(key) : std::nullopt;
+}
+
 // Segment, bus, device and function of "0000:01:00.0" or "01:00.0" as one number; nothing for other ids.
 std::optional<std::uint64_t> pci_key(std::string_view id) {
+  if (const auto key = printed_pci_key(id)) return key;
   std::array<std::uint64_t, 4> part{};
   std::size_t colons = static_cast<std::size_t>(std::ranges::count(id, ':'));
   if (colons != 1 && colons != 2) return std::nullopt;
