@@ -33,27 +33,20 @@ std::optional<std::uint64_t> from_digits(std::string_view s, int base) {
   return value;
 }
 
-std::uint64_t nibble(char c) {
-  if (c >= '0' && c <= '9') return static_cast<std::uint64_t>(c - '0');
-  return c >= 'a' && c <= 'f' ? static_cast<std::uint64_t>(c - 'a' + 10) : 16;
-}
-
-// An address as Linux prints it, which is how nearly all ids are written: comparing devices is what large answers are made of.
-std::optional<std::uint64_t> printed_pci_key(std::string_view id) {
-  if (id.size() != 12 || id[4] != ':' || id[7] != ':' || id[10] != '.') return std::nullopt;
-  std::uint64_t key = 0, wrong = 0;
-  for (const auto& [at, shift] : std::initializer_list<std::pair<std::size_t, unsigned>>{
-           {0, 60}, {1, 56}, {2, 52}, {3, 48}, {5, 36}, {6, 32}, {8, 20}, {9, 16}, {11, 0}}) {
-    const std::uint64_t n = nibble(id[at]);
-    wrong |= n & 16;
-    key |= n << shift;
-  }
-  return wrong == 0 ? std::optional(key) : std::nullopt;
+// "0000:01:00.0", as Linux prints addresses and nearly all ids are written.
+bool is_printed_address(std::string_view id) {
+  static constexpr auto kDigit = [] {
+    std::array<bool, 256> digit{};
+    for (const char c : std::string_view("0123456789abcdef")) digit[static_cast<unsigned char>(c)] = true;
+    return digit;
+  }();
+  if (id.size() != 12 || id[4] != ':' || id[7] != ':' || id[10] != '.') return false;
+  const auto digit = [&](std::size_t i) { return kDigit[static_cast<unsigned char>(id[i])]; };
+  return digit(0) & digit(1) & digit(2) & digit(3) & digit(5) & digit(6) & digit(8) & digit(9) & digit(11);
 }
 
 // Segment, bus, device and function of "0000:01:00.0" or "01:00.0" as one number; nothing for other ids.
 std::optional<std::uint64_t> pci_key(std::string_view id) {
-  if (const auto key = printed_pci_key(id)) return key;
   std::array<std::uint64_t, 4> part{};
   std::size_t colons = static_cast<std::size_t>(std::ranges::count(id, ':'));
   if (colons != 1 && colons != 2) return std::nullopt;
@@ -224,6 +217,7 @@ std::string escaped(std::string_view text) {
 }
 
 bool natural_less(std::string_view a, std::string_view b) {
+  if (is_printed_address(a) && is_printed_address(b)) return a < b;  // digits are in order, and large answers sort much
   const auto ka = pci_key(a);
   const auto kb = pci_key(b);
   if (ka && kb && *ka != *kb) return *ka < *kb;
