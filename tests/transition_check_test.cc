@@ -92,7 +92,7 @@ std::vector<Mutant> spoil(const Way& way, std::mt19937_64& random) {
       mutants.push_back({"earlier " + to_text(steps[i]), steps});
       std::swap(mutants.back().steps[i - 1], mutants.back().steps[i]);
     }
-    if (!steps[i].hwpt.empty() && steps[i].kind != StepKind::attach_ioas) {  // there the name is only ours
+    if (!steps[i].hwpt.empty()) {
       mutants.push_back({"to another than " + to_text(steps[i]), steps});
       mutants.back().steps[i].hwpt = fmt::format("hwpt{}", random() % 4);
     }
@@ -116,6 +116,9 @@ TEST(TransitionCheck, BothJudgesAgreeAboutEveryMutant) {
   for_each_way(60, [&](std::uint64_t /*seed*/, const Way& way) {
     ASSERT_TRUE(way.accepted_by_the_engine(way.steps)) << in_words(way.steps);
     ASSERT_TRUE(way.violations(way.steps).empty()) << trace_judge::to_text(way.violations(way.steps)) << in_words(way.steps);
+    // HWPTs of the kernel's own have only the names that a plan gives them, which a spoiled order may make untrue.
+    const auto automatic = [](const Plan& p) { return std::ranges::any_of(p.hwpts, &PlannedHwpt::automatic); };
+    if (automatic(way.from) || automatic(way.to)) return;
     for (const Mutant& m : spoil(way, random)) {
       const auto violations = way.violations(m.steps);
       const Judgement own = check_transition(way.from, way.to, m.steps, way.changed, kernel_law());

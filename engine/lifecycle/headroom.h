@@ -1,6 +1,6 @@
 // What a running VM can still take: every device of the host that no VM has, each alone, and memory (README.md 7).
 //
-// Devices that nothing tells apart are asked about once. Held by tests/headroom_test.cc.
+// Devices that nothing tells apart are asked about once. Held by tests/foresight_test.cc.
 #pragma once
 
 #include <cstdint>
