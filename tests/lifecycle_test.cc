@@ -266,6 +266,50 @@ TEST(Transitions, AnyFailureOnTheWayIsTakenBack) {
   EXPECT_GT(failures, 100U);
 }
 
+// Memory above 512 GiB makes a table of AMD's v1 format grow a level, which Linux keeps when the memory goes.
+TEST(Transitions, AGrownTableIsNoDrift) {
+  const auto loaded = load_text("documents", R"(
+apiVersion: ioplan/v1
+kind: Host
+name: h
+iommus: [{id: ivhd0, driver: amd, efr: 0x246577efa2254afa, efr2: 0x0}]
+devices: [{id: "0000:01:00.0", iommu: ivhd0, group: 1, dma_coherent: {value: true, source: architecture}}]
+---
+apiVersion: ioplan/v1
+kind: VirtualMachine
+name: v
+memory: {ranges: [{gpa: [0x0, 0x3fffffff]}]}
+devices: [{host: "0000:01:00.0"}]
+)");
+  ASSERT_TRUE(loaded.has_value()) << to_text(loaded.error());
+  const Request& request = loaded->request;
+  const Plan low = make_plan(request, kernel_law());
+  ASSERT_EQ(low.verdict, Verdict::feasible);
+  ASSERT_EQ(low.hwpts.at(0).format, PageTableFormat::amdv1);
+  const Change more{"v", {}, {}, {{std::uint64_t{1} << 41, (std::uint64_t{1} << 41) + 0x3fffffff}}, 0};
+  const auto answer = hotplug(low, request, more, HotplugPolicy::frozen, kernel_law());
+  ASSERT_TRUE(answer.has_value() && answer->verdict == Verdict::feasible);
+  const Plan& high = answer->plan;
+
+  auto machine = sim::Machine::create(request.host, kernel_law());
+  ASSERT_TRUE(machine.has_value());
+  sim::SimBackend backend(**machine);
+  ASSERT_EQ(apply_plan(low, request.host, backend).outcome, ApplyOutcome::done);
+  const auto go = [&](const Plan& from, const Plan& to) {
+    const ApplyReport report =
+        apply_transition(from, to, make_transition(from, to, request.host, kernel_law()).steps, request.host, backend);
+    EXPECT_EQ(report.outcome, ApplyOutcome::done) << (report.error ? to_text(*report.error) : "");
+  };
+  go(low, high);
+  go(high, low);
+  const auto seen = backend.observe();
+  ASSERT_TRUE(seen.has_value());
+  EXPECT_GT(*seen->hwpts.at(0).page_table_bytes, low.hwpts[0].page_table_bytes);
+  EXPECT_TRUE(drift(low, *seen).empty());
+  EXPECT_FALSE(differences(low, *seen, Scope::complete).empty());
+  go(low, high);
+}
+
 // ------------------------------------------------------------------------------------------------- documents
 
 // What a document says about a device holds again when the device comes back: its name and label, by which the policy may

@@ -72,7 +72,8 @@ enum class Scope : std::uint8_t { so_far, complete };
 // Everything in `observed` that differs from what `plan` predicts of it, in the plan's order.
 std::vector<Difference> differences(const Plan& plan, const Observation& observed, Scope scope);
 
-// The same for a layout with a history: the device that a HWPT was made for may have gone, and is not compared.
+// The same for a layout with a history: the device that a HWPT was made for may have gone, and is not compared; tables of
+// AMD's v1 format may have grown for memory that has gone.
 std::vector<Difference> drift(const Plan& layout, const Observation& observed);
 
 // "hwpt0.page_sizes: predicted 4KiB 2MiB, observed 4KiB (and 2 more)". Requires: there is one.

@@ -52,10 +52,17 @@ auto find_id(const Objects& objects, const std::string& id) {
   return std::ranges::find_if(objects, [&](const auto& o) { return o.id == id; });
 }
 
+// Whether memory may have come and gone before.
+enum class Past : std::uint8_t { none, some };
+
+// Of AMD's v1 tables Linux never takes back a level that they have grown (generic_pt's dynamic top): with a past, up to
+// three tables stand on top of those that the memory needs.
+constexpr std::uint64_t kMostGrown = 3 * 4096;
+
 class Comparison {
  public:
-  Comparison(const Plan& plan, const Observation& observed, bool complete)
-      : plan_(plan), observed_(observed), complete_(complete) {}
+  Comparison(const Plan& plan, const Observation& observed, bool complete, Past past)
+      : plan_(plan), observed_(observed), complete_(complete), past_(past) {}
 
   std::vector<Difference> run() {
     for (const PlannedIoas& p : plan_.ioas) {
@@ -118,7 +125,16 @@ class Comparison {
     if (!complete_) return;
     if (p.automatic && o.devices) compare_first_attached(p, *o.devices);
     same(p.id, "devices", p.devices, o.devices);
-    same(p.id, "page_table_bytes", p.page_table_bytes, o.page_table_bytes);
+    if (o.page_table_bytes && grown(p, *o.page_table_bytes)) {
+      grown_bytes_ += *o.page_table_bytes - p.page_table_bytes;
+    } else {
+      same(p.id, "page_table_bytes", p.page_table_bytes, o.page_table_bytes);
+    }
+  }
+
+  bool grown(const PlannedHwpt& p, std::uint64_t seen) const {
+    const bool grows = past_ == Past::some && p.format == PageTableFormat::amdv1;
+    return grows && seen > p.page_table_bytes && seen - p.page_table_bytes <= kMostGrown;
   }
 
   void compare_flags(const PlannedHwpt& p, std::uint8_t seen) {
@@ -149,7 +165,7 @@ class Comparison {
       if (!h.page_table_bytes) return;
       tables += *h.page_table_bytes;
     }
-    same("resources", "page_table_bytes", plan_.resources.page_table_bytes, std::optional(tables));
+    same("resources", "page_table_bytes", plan_.resources.page_table_bytes, std::optional(tables - grown_bytes_));
   }
 
   // Every device of a layout has its file with KVM, and so have those that are retained.
@@ -168,6 +184,8 @@ class Comparison {
   const Plan& plan_;
   const Observation& observed_;
   bool complete_;
+  Past past_;
+  std::uint64_t grown_bytes_ = 0;
   std::set<std::string> met_;
   std::vector<Difference> found_;
 };
@@ -175,11 +193,11 @@ class Comparison {
 }  // namespace
 
 std::vector<Difference> differences(const Plan& plan, const Observation& observed, Scope scope) {
-  return Comparison(plan, observed, scope == Scope::complete).run();
+  return Comparison(plan, observed, scope == Scope::complete, Past::none).run();
 }
 
 std::vector<Difference> drift(const Plan& layout, const Observation& observed) {
-  std::vector<Difference> found = differences(layout, observed, Scope::complete);
+  std::vector<Difference> found = Comparison(layout, observed, true, Past::some).run();
   std::erase_if(found, [](const Difference& d) { return d.attribute == "allocator"; });
   return found;
 }
