@@ -447,13 +447,13 @@ TEST_F(Cli, RunningVmsAreAskedAbout) {
 
   EXPECT_EQ(on_drhd("apply plan.json --backend sim --to next.json --to plan.json").exit, 0);
   EXPECT_EQ(on_drhd("apply plan.json --backend sim --to next.json --fail-nth 2").exit, 4);
-  expect_bad(ran("apply plan.json --backend iommufd --to next.json three-drhd/host"),
-             "error: `--to` goes on from layout to layout on a simulated host\nhelp: give it with `--backend sim`\n");
+  expect_bad(ran("apply plan.json --backend type1 --to next.json three-drhd/host"),
+             "error: type1's containers do not go on from layout to layout\n"
+             "help: give `--to` with `--backend sim` or `iommufd`\n");
   expect_bad(on_drhd("hotplug plan.json"),
              "error: nothing is to change\nhelp: `--add DEVICE`, `--remove DEVICE` or `--memory +SIZE`\n");
-  expect_bad(on_drhd("observe plan.json --backend iommufd"),
-             "error: what `/dev/iommu` holds can be seen only by the process that made it\nhelp: `ioplan apply PLAN --backend "
-             "iommufd` compares what it makes with the plan before it says that it is done\n");
+  expect_bad(on_drhd("observe plan.json --backend iommufd --running next.json"),
+             "error: `--running` is what a simulated host runs\nhelp: give it with `--backend sim`\n");
 }
 
 TEST_F(Cli, Type1PlansDoNotGoOn) {
