@@ -17,21 +17,10 @@
 #include "engine/planner/planner.h"
 #include "tests/support/history.h"
 #include "tests/support/lifecycle_oracle.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan {
 namespace {
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
-
-template <class F>
-void for_seeds(double at_scale_one, F one) {
-  if (const char* only = std::getenv("IOPLAN_SEED")) return one(std::strtoull(only, nullptr, 10));
-  const auto last = static_cast<std::uint64_t>(std::max(1.0, at_scale_one * number_from("IOPLAN_SCALE", 1)));
-  for (std::uint64_t seed = 1; seed <= last && !testing::Test::HasFailure(); ++seed) one(seed);
-}
 
 Plan planned(const Request& request) {
   PlanOptions options;

@@ -21,6 +21,7 @@
 #include "engine/planner/planner.h"
 #include "tests/support/fake_system.h"
 #include "tests/support/history.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan::iommufd {
 namespace {
@@ -28,14 +29,6 @@ namespace {
 using fake::FakeSystem;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-template <class F>
-void for_seeds(double at_scale_one, F one) {
-  const char *only = std::getenv("IOPLAN_SEED"), *scale = std::getenv("IOPLAN_SCALE");
-  if (only != nullptr) return one(std::strtoull(only, nullptr, 10));
-  const auto last = static_cast<std::uint64_t>(at_scale_one * (scale == nullptr ? 1 : std::strtod(scale, nullptr)));
-  for (std::uint64_t seed = 1; seed <= std::max<std::uint64_t>(1, last) && !testing::Test::HasFailure(); ++seed) one(seed);
-}
 
 bool all_pci(const Host& host) {
   return std::ranges::all_of(host.devices, [](const Device& d) { return d.id.find(':') != std::string::npos; });
@@ -143,7 +136,7 @@ TEST(IommufdChanges, TakesEveryStep) {
     EXPECT_THAT(stage.system.with_kvm(stage.kvm), IsEmpty());
   });
   fmt::print("{} transitions, {} steps, {} replaces\n", transitions, steps, replaced);
-  if (std::getenv("IOPLAN_SEED") != nullptr) return;
+  if (one_seed_only()) return;
   EXPECT_GT(transitions, 0U);
 }
 
@@ -168,7 +161,7 @@ TEST(IommufdChanges, AnyFailingCallLeavesTheOldLayout) {
     }
   });
   fmt::print("{} failing calls, {} of no consequence\n", failures, done);
-  if (std::getenv("IOPLAN_SEED") != nullptr) return;
+  if (one_seed_only()) return;
   EXPECT_GT(failures, done);
 }
 
@@ -193,7 +186,7 @@ TEST(IommufdChanges, ARefusedReplaceIsMended) {
     ++refused;
   });
   fmt::print("{} replaces refused\n", refused);
-  if (std::getenv("IOPLAN_SEED") != nullptr) return;
+  if (one_seed_only()) return;
   EXPECT_GT(refused, 0U);
 }
 

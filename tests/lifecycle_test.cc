@@ -26,25 +26,13 @@
 #include "tests/support/generator.h"
 #include "tests/support/history.h"
 #include "tests/support/lifecycle_oracle.h"
+#include "tests/support/seeds.h"
 #include "tests/support/trace_judge.h"
 
 namespace ioplan {
 namespace {
 
 using generator::History;
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
-
-// Calls `one` with every seed until something fails.
-template <class F>
-void for_seeds(double at_scale_one, F one) {
-  if (const char* only = std::getenv("IOPLAN_SEED")) return one(std::strtoull(only, nullptr, 10));
-  const auto last = static_cast<std::uint64_t>(std::max(1.0, at_scale_one * number_from("IOPLAN_SCALE", 1)));
-  for (std::uint64_t seed = 1; seed <= last && !testing::Test::HasFailure(); ++seed) one(seed);
-}
 
 Change change_of(const oracle::PlugChange& c) { return {c.vm, c.add, c.remove, c.memory, c.memory_size}; }
 

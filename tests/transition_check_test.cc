@@ -7,7 +7,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 #include <random>
 
@@ -17,17 +16,13 @@
 #include "engine/lifecycle/hotplug.h"
 #include "engine/planner/planner.h"
 #include "tests/support/history.h"
+#include "tests/support/seeds.h"
 #include "tests/support/trace_judge.h"
 
 namespace ioplan {
 namespace {
 
 using Steps = std::vector<Step>;
-
-double scale() {
-  const char* text = std::getenv("IOPLAN_SCALE");
-  return text == nullptr ? 1 : std::strtod(text, nullptr);
-}
 
 // A way from one layout to another, and the documents afterwards.
 struct Way {
@@ -51,15 +46,12 @@ std::string in_words(const Steps& steps) {
 
 template <class Each>
 void for_each_way(double lives, Each each) {
-  const char* only = std::getenv("IOPLAN_SEED");
-  const std::uint64_t first = only == nullptr ? 1 : std::strtoull(only, nullptr, 10);
-  const std::uint64_t last = only == nullptr ? static_cast<std::uint64_t>(std::max(1.0, lives * scale())) : first;
-  for (std::uint64_t seed = first; seed <= last && !testing::Test::HasFailure(); ++seed) {
+  for_seeds(lives, [&](std::uint64_t seed) {
     generator::History history(seed);
     PlanOptions options;
     options.explain_no = false;
     Plan running = make_plan(history.request(), kernel_law(), options);
-    if (running.verdict != Verdict::feasible) continue;
+    if (running.verdict != Verdict::feasible) return;
     for (std::uint64_t plug = 0; plug < 6 && !testing::Test::HasFailure(); ++plug) {
       const oracle::PlugChange c = history.next(oracle::layout_of(running));
       const Change change{c.vm, c.add, c.remove, c.memory, c.memory_size};
@@ -67,10 +59,10 @@ void for_each_way(double lives, Each each) {
       auto answer = hotplug(running, history.request(), change, mode, kernel_law(), {{}, Advice::none});
       if (!answer || answer->verdict != Verdict::feasible) continue;
       SCOPED_TRACE(fmt::format("seed {} plug {}", seed, plug));
-      each(seed, Way{running, answer->plan, *changed_request(running, history.request(), change), answer->transition.steps});
+      each(Way{running, answer->plan, *changed_request(running, history.request(), change), answer->transition.steps});
       running = answer->plan;
     }
-  }
+  });
 }
 
 struct Mutant {
@@ -113,7 +105,7 @@ TEST(TransitionCheck, BothJudgesAgreeAboutEveryMutant) {
   std::size_t accepted = 0, rejected = 0;
   std::map<std::string, std::size_t> by;
   std::mt19937_64 random(11);
-  for_each_way(60, [&](std::uint64_t /*seed*/, const Way& way) {
+  for_each_way(60, [&](const Way& way) {
     ASSERT_TRUE(way.accepted_by_the_engine(way.steps)) << in_words(way.steps);
     ASSERT_TRUE(way.violations(way.steps).empty()) << trace_judge::to_text(way.violations(way.steps)) << in_words(way.steps);
     // HWPTs of the kernel's own have only the names that a plan gives them, which a spoiled order may make untrue.
@@ -132,7 +124,7 @@ TEST(TransitionCheck, BothJudgesAgreeAboutEveryMutant) {
   });
   fmt::print("mutants: {} rejected for {} reasons, {} harmless\n", rejected, by.size(), accepted);
   for (const auto& [obligation, n] : by) fmt::print("  {:<28} {}\n", obligation, n);
-  if (std::getenv("IOPLAN_SEED") != nullptr) return;
+  if (one_seed_only()) return;
   EXPECT_GT(rejected, accepted);
   EXPECT_GT(by.size(), 10U);
 }
@@ -145,7 +137,7 @@ Steps plug_then_tell(Steps steps) {
 
 TEST(TransitionCheck, TheNaiveOrderIsUnsafe) {
   std::size_t unsafe = 0, plugs = 0;
-  for_each_way(200, [&](std::uint64_t /*seed*/, const Way& way) {
+  for_each_way(200, [&](const Way& way) {
     const Steps naive = plug_then_tell(way.steps);
     if (naive == way.steps) return;
     ++plugs;
@@ -154,7 +146,7 @@ TEST(TransitionCheck, TheNaiveOrderIsUnsafe) {
     unsafe += broken ? 1 : 0;
   });
   fmt::print("{} of {} plugs are unsafe when KVM learns of them last\n", unsafe, plugs);
-  if (std::getenv("IOPLAN_SEED") != nullptr) return;
+  if (one_seed_only()) return;
   EXPECT_GT(unsafe, 0U);
   EXPECT_LT(unsafe, plugs);
 }
