@@ -24,8 +24,21 @@ struct Layouts {
   std::vector<FeatureChange> guest;
 };
 
-std::string layouts_text(const Layouts& c) {
+// "  + ioas0  0x100000000-0x17fffffff rw"
+std::string memory_text(const Plan& there, const Plan& other, char sign) {
   std::string text;
+  for (const PlannedIoas& ioas : there.ioas) {
+    const auto twin = std::ranges::find(other.ioas, ioas.id, &PlannedIoas::id);
+    for (const MemoryRange& m : ioas.memory) {
+      if (twin != other.ioas.end() && std::ranges::find(twin->memory, m) != twin->memory.end()) continue;
+      text += fmt::format("  {} {}  {:#x}-{:#x} {}\n", sign, ioas.id, m.gpa.start, m.gpa.last, m.access == Access::read_write ? "rw" : "ro");
+    }
+  }
+  return text;
+}
+
+std::string layouts_text(const Layouts& c) {
+  std::string text = memory_text(c.before, c.after, '-') + memory_text(c.after, c.before, '+');
   for (const PlannedHwpt& h : c.before.hwpts) {
     const PlannedHwpt* now = find_hwpt(c.after, h.id);
     if (now == nullptr) {
