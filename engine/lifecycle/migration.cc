@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <optional>
 #include <set>
 
 #include "engine/base/log2.h"
@@ -51,6 +53,7 @@ class Destination {
     chosen_.assign(candidates_.size(), DeviceIndex());
     choose(0);
     if (!landing_.lands && first_) take(*first_);
+    if (!landing_.lands && !first_) refuse_short_classes();
     if (!seen_.dirty_tracking) {
       refuse("lifecycle.live", {vm().name},
              "not every HWPT of the source tracks dirty pages: the VM can only be stopped and moved");
@@ -93,6 +96,24 @@ class Destination {
       }
     }
     return landing_.reasons.empty();
+  }
+
+  // Each device has candidates, and yet there are not enough for all.
+  void refuse_short_classes() {
+    std::map<std::optional<std::uint64_t>, std::vector<std::string>> wanted;  // by class
+    std::map<std::optional<std::uint64_t>, std::size_t> there;
+    for (const auto& [assigned, candidates] : candidates_) {
+      const Device& device = source_.host.device(*assigned.host);
+      wanted[device.facts[DeviceFact::device_class]].push_back(device.id);
+      there[device.facts[DeviceFact::device_class]] = candidates.size();
+    }
+    for (const auto& [device_class, devices] : wanted) {
+      const std::size_t count = there.at(device_class);
+      if (count >= devices.size()) continue;
+      refuse("lifecycle.substitute", devices,
+             fmt::format("{} has {} device{} of the class of {}, and the VM has {}", landing_.host, count, count == 1 ? "" : "s",
+                         devices.front(), devices.size()));
+    }
   }
 
   // Of the same class; same vendor and device id first, then the lowest.
@@ -148,7 +169,7 @@ class Destination {
     vm().devices.clear();
     for (auto& [index, device] : placed) vm().devices.push_back(std::move(device));
     Attempt attempt = plan();
-    if (attempt.reasons.empty()) return take(attempt);
+    if (attempt.lands()) return take(attempt);
     if (!first_) first_ = std::move(attempt);
   }
 
@@ -158,6 +179,8 @@ class Destination {
     Plan plan;
     std::vector<Conflict> reasons;
     std::vector<std::pair<std::string, std::string>> substitutes;
+
+    bool lands() const { return plan.verdict == Verdict::feasible && reasons.empty(); }
   };
 
   Attempt plan() {
@@ -166,7 +189,7 @@ class Destination {
       attempt.substitutes.emplace_back(source_.host.device(*candidates_[n].first.host).id,
                                        request_.host.device(chosen_[n]).id);
     }
-    attempt.plan = make_plan(request_, law_);
+    attempt.plan = make_plan(request_, law_, {.budget = {}, .explain_no = !first_});  // reasons are told of the first
     if (attempt.plan.verdict == Verdict::feasible) {
       attempt.reasons = worse(attempt.plan);
     } else {
@@ -202,7 +225,7 @@ class Destination {
   }
 
   void take(const Attempt& attempt) {
-    landing_.lands = attempt.reasons.empty();
+    landing_.lands = attempt.lands();
     landing_.reasons = attempt.reasons;
     landing_.substitutes = attempt.substitutes;
     if (attempt.plan.verdict != Verdict::feasible) return;
