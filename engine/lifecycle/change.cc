@@ -65,7 +65,7 @@ void set_devices(VirtualMachine& vm, const VirtualMachine& documented, const Hos
 std::set<std::string> devices_of(const Plan& running, const PlannedIoas& ioas) {
   std::set<std::string> ids;
   for (const auto& list : {attached_devices(running, ioas.id), mediated_devices(running, ioas.id)}) {
-    ids.insert(list.begin(), list.end());
+    for (const std::string& id : list) ids.insert(ids.end(), id);  // mostly ascending
   }
   return ids;
 }

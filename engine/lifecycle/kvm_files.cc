@@ -18,7 +18,7 @@ class Files {
   Files(const Plan& running, const Request& request, const VirtualMachine& vm, HotplugPolicy mode, const Law& law)
       : running_(running), host_(request.host), policy_(request.policy), vm_(vm), mode_(mode), law_(law) {
     for (const AssignedDevice& d : vm.devices) {
-      if (!d.expected) present_.insert(d.host ? host_.device(*d.host).id : d.mdev);
+      if (!d.expected) present_.insert(present_.end(), d.host ? host_.device(*d.host).id : d.mdev);  // mostly ascending
     }
     if ((ioas_ = space_of(running, vm.name)) == nullptr) return;
     for (const auto& list : {attached_devices(running, ioas_->id), mediated_devices(running, ioas_->id)}) {

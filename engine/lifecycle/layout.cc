@@ -116,7 +116,7 @@ std::vector<std::string> attached_devices(const Plan& plan, std::string_view ioa
   for (const PlannedHwpt& h : plan.hwpts) {
     if (h.ioas == ioas) found.insert(found.end(), h.devices.begin(), h.devices.end());
   }
-  std::ranges::sort(found, natural_less);
+  if (!std::ranges::is_sorted(found, natural_less)) std::ranges::sort(found, natural_less);  // each HWPT's are
   return found;
 }
 

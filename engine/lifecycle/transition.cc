@@ -21,7 +21,7 @@ Ids without(const Ids& from, const Ids& what) {
   const std::set<std::string_view> drop(what.begin(), what.end());
   Ids left;
   std::ranges::copy_if(from, std::back_inserter(left), [&](const auto& n) { return !drop.contains(n); });
-  std::ranges::sort(left, natural_less);
+  if (!std::ranges::is_sorted(left, natural_less)) std::ranges::sort(left, natural_less);
   return left;
 }
 

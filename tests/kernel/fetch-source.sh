@@ -3,13 +3,14 @@
 #
 #   fetch-source.sh FOLDER      -> FOLDER/source; nothing to do when it is there
 #
-# The newest `linux-source` package comes from Debian's unstable suite through an apt configuration of its own, so that
-# the machine's does not change. About a minute. The source is never committed. Needs: xz-utils.
+# The newest `linux-source` package comes from Debian's unstable suite, from the mirror that apt uses here, through an apt
+# configuration of its own, so that the machine's does not change. About a minute. The source is never committed. Needs: xz-utils.
 set -euo pipefail
 
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
-mirror=${IOPLAN_DEBIAN_MIRROR:-http://deb.debian.org/debian}
 [ ! -f "$folder/source/Makefile" ] || exit 0
+mirror=${IOPLAN_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | { grep -v security || true; } | head -n 1)}
+[ -n "$mirror" ] || { echo "fetch-source: apt knows no mirror of Debian: name one in IOPLAN_DEBIAN_MIRROR" >&2; exit 1; }
 
 apt=$folder/apt
 mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
