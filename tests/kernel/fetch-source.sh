@@ -9,7 +9,7 @@ set -euo pipefail
 
 folder=$(mkdir -p "$1" && cd "$1" && pwd)
 [ ! -f "$folder/source/Makefile" ] || exit 0
-mirror=${IOPLAN_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | { grep -v security || true; } | head -n 1)}
+mirror=${IOPLAN_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | { grep -E '/debian/?$' || true; } | head -n 1)}
 [ -n "$mirror" ] || { echo "fetch-source: apt knows no mirror of Debian: name one in IOPLAN_DEBIAN_MIRROR" >&2; exit 1; }
 
 apt=$folder/apt
