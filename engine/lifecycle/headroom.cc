@@ -20,7 +20,7 @@ constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
 class Likeness {
  public:
   Likeness(const Plan& running, const Request& request, const VirtualMachine& vm)
-      : running_(running), request_(request), vm_(vm) {
+      : request_(request), vm_(vm) {
     for (const Device& d : request.host.devices) {
       if (d.group) members_[*d.group].push_back(&d);
     }
@@ -81,7 +81,6 @@ class Likeness {
     return bits;
   }
 
-  const Plan& running_;
   const Request& request_;
   const VirtualMachine& vm_;
   std::map<std::uint32_t, std::vector<const Device*>> members_;
