@@ -348,6 +348,31 @@ rules: [{name: pages, require: {dirty_tracking: true}, for: {label: fast}}]
   EXPECT_EQ(after(grown, {"v", {}, {"0000:02:00.0"}, {}, 0}).promises, booted.promises);
 }
 
+// A fact that is unknown and decides nothing: the next layout is for the same documents as the running one.
+TEST(Documents, TheNextLayoutIsForTheHostAsDocumented) {
+  std::size_t layouts = 0;
+  for_seeds(150, [&](std::uint64_t seed) {
+    History history(seed);
+    Request request = history.request();
+    for (Unit& unit : request.host.units) unit.facts[UnitFact::rwbf_quirk].reset();
+    request.host.kernel.facts[KernelFact::intel_iommu_sp_off].reset();
+    request.host.kernel.facts[KernelFact::amd_iommu_pgtbl_v2].reset();
+    request.host.kernel.facts[KernelFact::page_size].reset();
+    const Plan running = make_plan(request, kernel_law(), {.budget = {}, .explain_no = false});
+    if (running.verdict != Verdict::feasible) return;
+    ASSERT_EQ(running.fingerprint, fingerprint(request.host));
+    const Change change = change_of(history.next(oracle::layout_of(running)));
+    for (const HotplugPolicy mode : {HotplugPolicy::frozen, HotplugPolicy::additive, HotplugPolicy::converge}) {
+      const auto answer = hotplug(running, request, change, mode, kernel_law(), {{}, Advice::none});
+      if (!answer || answer->verdict != Verdict::feasible) continue;
+      EXPECT_EQ(answer->plan.fingerprint, running.fingerprint) << seed;
+      ++layouts;
+    }
+  });
+  std::printf("%zu layouts\n", layouts);
+  EXPECT_TRUE(one_seed_only() || layouts > 0);
+}
+
 TEST(Documents, ALayoutReadsBackAsItWasWritten) {
   for_seeds(60, [&](std::uint64_t seed) {
     Life life(seed);

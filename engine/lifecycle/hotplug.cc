@@ -54,6 +54,7 @@ class Decision {
       stay();
     }
     if (answer_.verdict != Verdict::feasible) return std::move(answer_);
+    answer_.plan.fingerprint = running_.fingerprint;  // of the host as documented: here unknown facts have values
     answer_.transition = make_transition(running_, answer_.plan, request_.host, law_);
     answer_.guest = feature_changes(features_of(running_), answer_.plan.frozen);
     return std::move(answer_);
@@ -143,7 +144,6 @@ class Decision {
 
   // What write_layout does not know.
   void complete(Plan& plan, const std::vector<std::string>& retained, const std::vector<Needs>& needs) {
-    plan.fingerprint = running_.fingerprint;
     plan.preferences = running_.preferences;
     plan.assumptions = assumed_facts(request_);
     for (PlannedIoas& ioas : plan.ioas) {
