@@ -18,7 +18,7 @@ shift 2
 programs=("$@")
 work=$(mktemp -d)
 trap '[ -z "${IOPLAN_KEEP:-}" ] || cp "$work"/*.log "$IOPLAN_KEEP"; rm -rf "$work"' EXIT
-options="ioplan.seed=${IOPLAN_SEED:-1} ioplan.sequences=${IOPLAN_SEQUENCES:-28} ioplan.steps=${IOPLAN_STEPS:-200} ioplan.plans=${IOPLAN_PLANS:-20} ioplan.histories=${IOPLAN_HISTORIES:-8}"
+options="ioplan.seed=${IOPLAN_SEED:-1} ioplan.sequences=${IOPLAN_SEQUENCES:-28} ioplan.steps=${IOPLAN_STEPS:-200} ioplan.plans=${IOPLAN_PLANS:-8} ioplan.histories=${IOPLAN_HISTORIES:-6}"
 
 # archive NAME FILE PATH...: a compressed cpio archive with each FILE at PATH, and the shared libraries that they need.
 archive() {
