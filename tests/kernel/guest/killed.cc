@@ -6,7 +6,7 @@
 // still counted, and then the device's cdev is free as well. Every ten kills the program itself does so.
 //
 // SIGKILL, SIGTERM and SIGINT take turns; the delay covers the whole of a run that nobody kills and a little more, and
-// every fourth run has --hold. Where a kill hit is told by what the process had open and pinned at that moment; kills
+// every fourth run has --hold and is killed when all is mapped. Where a kill hit is told by what the process had open and pinned at that moment; kills
 // while memory was being mapped must be among them. Kernel command line: ioplan.kills.
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -154,7 +154,8 @@ bool kill_one(unsigned n, std::chrono::microseconds whole, std::mt19937_64& rand
   const bool hold = n % 4 == 3;
   if (hold) arguments.emplace_back("--hold");
   const pid_t child = start(arguments, Who::user);
-  const auto delay = std::uniform_int_distribution<std::int64_t>(0, whole.count() * 11 / 10)(random);
+  const std::int64_t first = hold ? whole.count() : 0, last = hold ? whole.count() * 2 : whole.count() * 11 / 10;
+  const auto delay = std::uniform_int_distribution<std::int64_t>(first, last)(random);
   usleep(static_cast<useconds_t>(delay));
   int status = 0;
   const bool ended = waitpid(child, &status, WNOHANG | WNOWAIT) == child;
