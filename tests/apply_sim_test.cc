@@ -27,6 +27,7 @@
 #include "tests/support/mutants.h"
 #include "tests/support/paths.h"
 #include "tests/support/replay.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan {
 namespace {
@@ -34,11 +35,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20, kGiB = std::uint64_t{1} << 30;
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
 
 struct Case {
   std::string name;

@@ -13,7 +13,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <numeric>
 #include <random>
 #include <stdexcept>
@@ -27,6 +26,7 @@
 #include "engine/planner/planner.h"
 #include "tests/support/generator.h"
 #include "tests/support/rule_walks.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan {
 namespace {
@@ -36,11 +36,6 @@ using sim::kWalkNames;
 using sim::Walk;
 using sim::WalkOutcome;
 using sim::WalkStatistics;
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
 
 constexpr std::uint64_t bit_of(unsigned n) { return std::uint64_t{1} << n; }
 

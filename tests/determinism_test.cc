@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -26,6 +25,7 @@
 #include "engine/planner/planner.h"
 #include "tests/support/generator.h"
 #include "tests/support/paths.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan {
 namespace {
@@ -33,11 +33,6 @@ namespace {
 namespace fs = std::filesystem;
 
 using Random = std::mt19937_64;
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
 
 // Lists whose order means something.
 bool is_an_order(const std::string& key) {

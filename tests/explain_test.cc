@@ -27,14 +27,10 @@
 #include "engine/planner/planner.h"
 #include "tests/support/enforce.h"
 #include "tests/support/generator.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan {
 namespace {
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
 
 // Facts that nobody stated take their first candidates: so does the explanation of a no (engine/README.md, decision
 // 10).

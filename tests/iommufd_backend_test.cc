@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <set>
@@ -31,6 +30,7 @@
 #include "tests/support/fake_system.h"
 #include "tests/support/generator.h"
 #include "tests/support/paths.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan::iommufd {
 namespace {
@@ -44,11 +44,6 @@ constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
 constexpr const char* kFirst = "0000:01:00.0";
 constexpr const char* kSecond = "0000:02:00.0";
 constexpr const char* kMdev = "83b8f4f2-509f-382f-3c1e-e6bfe0fa1001";
-
-std::uint64_t scaled(std::uint64_t count) {
-  const char* text = std::getenv("IOPLAN_SCALE");
-  return text == nullptr ? count : static_cast<std::uint64_t>(static_cast<double>(count) * std::strtod(text, nullptr));
-}
 
 // A host and a plan for it.
 struct Case {

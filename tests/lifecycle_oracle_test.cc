@@ -7,13 +7,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <map>
 
 #include "constraints/kernel_law.h"
 #include "tests/support/generator.h"
 #include "tests/support/history.h"
 #include "tests/support/layout_rules.h"
+#include "tests/support/seeds.h"
 #include "tests/support/small_host.h"
 
 namespace ioplan {
@@ -30,11 +30,6 @@ using namespace small_host;  // NOLINT: names of four devices
 
 constexpr std::uint64_t kGiB = std::uint64_t{1} << 30;
 using Names = std::vector<std::string>;
-
-double scale() {
-  const char* text = std::getenv("IOPLAN_SCALE");
-  return text != nullptr ? std::strtod(text, nullptr) : 1;
-}
 
 PlugChange adding(const Names& devices) { return {"vm0", devices, {}, {}, 0}; }
 PlugChange removing(const Names& devices) { return {"vm0", {}, devices, {}, 0}; }

@@ -6,20 +6,16 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <map>
 #include <optional>
 #include <random>
+
+#include "tests/support/seeds.h"
 
 namespace ioplan::iommufd {
 namespace {
 
 constexpr std::uint64_t kPage = 4096;
-
-std::uint64_t scaled(std::uint64_t count) {
-  const char* text = std::getenv("IOPLAN_SCALE");
-  return text == nullptr ? count : static_cast<std::uint64_t>(static_cast<double>(count) * std::strtod(text, nullptr));
-}
 
 vfio::FileIdentity file(std::uint64_t inode) { return {1, inode, 0}; }
 

@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstdio>
-#include <cstdlib>
 #include <ostream>
 #include <random>
 #include <string>
@@ -25,14 +24,10 @@
 #include "engine/solve/page_table_bytes.h"
 #include "tests/support/flat_map.h"
 #include "tests/support/page_table_trial.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan::sim {
 namespace {
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
 
 constexpr std::uint8_t kReadWrite = kRead | kWrite;
 constexpr std::uint64_t kKiB = 1024, kMiB = kKiB * 1024, kGiB = kMiB * 1024, kTiB = kGiB * 1024;

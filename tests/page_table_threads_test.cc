@@ -13,7 +13,6 @@
 #include <array>
 #include <atomic>
 #include <bit>
-#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <ostream>
@@ -28,14 +27,10 @@
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
 #include "tests/support/flat_map.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan::sim {
 namespace {
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
 
 std::uint64_t rounds(std::uint64_t by_default) {
   return static_cast<std::uint64_t>(static_cast<double>(by_default) * number_from("IOPLAN_SCALE", 1));

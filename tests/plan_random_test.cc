@@ -26,14 +26,10 @@
 #include "engine/planner/planner.h"
 #include "tests/support/generator.h"
 #include "tests/support/oracle.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan {
 namespace {
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
 
 std::string range_text(const Range& r) { return format_hex(r.start) + "-" + format_hex(r.last); }
 

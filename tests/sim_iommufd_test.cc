@@ -12,13 +12,13 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 
 #include "constraints/kernel_law.h"
 #include "tests/support/iommufd_calls.h"
 #include "tests/support/iommufd_duel.h"
 #include "tests/support/iommufd_world.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan {
 namespace {
@@ -30,11 +30,6 @@ using traces::Duel;
 using traces::Tally;
 using traces::Trace;
 using traces::Verb;
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
 
 std::string_view name_of(Verb v) { return traces::kVerbNames[static_cast<std::size_t>(v)]; }
 

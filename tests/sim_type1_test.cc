@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <map>
 #include <optional>
 #include <random>
@@ -24,6 +23,7 @@
 #include "constraints/kernel_law.h"
 #include "engine/document/load.h"
 #include "engine/model/plan.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan::sim {
 namespace {
@@ -400,11 +400,6 @@ TEST(Type1, FailuresLeaveNoTrace) {
 }
 
 // ------------------------------------------------------------------------------------------------------ random sequences
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
 
 // What KR 5.1 and the kernel's sources say, with no table and no list that is kept: mappings are pages, the rest is
 // worked out again whenever it is asked for.

@@ -22,14 +22,10 @@
 #include "engine/planner/planner.h"
 #include "tests/support/enforce.h"
 #include "tests/support/generator.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan {
 namespace {
-
-double number_from(const char* variable, double otherwise) {
-  const char* text = std::getenv(variable);
-  return text != nullptr ? std::strtod(text, nullptr) : otherwise;
-}
 
 // No absent fact, no preference left open, plenty of domain ids.
 Request complete_request(std::uint64_t seed) {

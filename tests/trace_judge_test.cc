@@ -6,13 +6,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <functional>
 
 #include "tests/support/history.h"
 #include "tests/support/layout_rules.h"
 #include "tests/support/lifecycle_oracle.h"
 #include "tests/support/reference_trace.h"
+#include "tests/support/seeds.h"
 #include "tests/support/small_host.h"
 
 namespace ioplan {
@@ -229,11 +229,6 @@ TEST(TraceJudge, AHwptWithoutADomainIdTakesNobody) {
 }
 
 // -------------------------------------------------------------------------------------------- random histories
-
-double scale() {
-  const char* text = std::getenv("IOPLAN_SCALE");
-  return text != nullptr ? std::strtod(text, nullptr) : 1;
-}
 
 // Every feasible change of random histories in the mode, from layout to layout.
 void each_transition(std::uint64_t seeds, HotplugPolicy mode, const std::function<void(const Transition&)>& visit) {

@@ -11,7 +11,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -23,6 +22,7 @@
 #include "engine/planner/planner.h"
 #include "tests/support/fake_vfio.h"
 #include "tests/support/generator.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan::type1 {
 namespace {
@@ -36,11 +36,6 @@ constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 constexpr const char* kFirst = "0000:01:00.0";
 constexpr const char* kSecond = "0000:02:00.0";
 constexpr const char* kThird = "0000:03:00.0";
-
-std::uint64_t scaled(std::uint64_t count) {
-  const char* text = std::getenv("IOPLAN_SCALE");
-  return text == nullptr ? count : static_cast<std::uint64_t>(static_cast<double>(count) * std::strtod(text, nullptr));
-}
 
 struct Case {
   Host host;

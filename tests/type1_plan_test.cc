@@ -30,6 +30,7 @@
 #include "engine/solve/needs.h"
 #include "engine/solve/solver.h"
 #include "tests/support/generator.h"
+#include "tests/support/seeds.h"
 
 namespace ioplan {
 namespace {
@@ -37,11 +38,6 @@ namespace {
 using testing::HasSubstr;
 
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
-
-std::uint64_t scaled(std::uint64_t count) {
-  const char* text = std::getenv("IOPLAN_SCALE");
-  return text == nullptr ? count : static_cast<std::uint64_t>(static_cast<double>(count) * std::strtod(text, nullptr));
-}
 
 // Calls `each(seed, request)`: random questions without mediated devices, whose memory is small enough to be applied.
 template <class Each>

@@ -6,18 +6,13 @@
 #include <algorithm>
 
 #include "backends/iommufd/iommufd_backend.h"
+#include "backends/vfio/prediction.h"
 #include "backends/vfio/refusal.h"
 #include "engine/base/text.h"
 
 namespace ioplan::iommufd {
 
 namespace {
-
-template <class Values>
-const auto* find_name(const Values& values, std::string_view name) {
-  const auto it = values.find(name);
-  return it == values.end() ? nullptr : &it->second;
-}
 
 tl::unexpected<Error> not_there(const std::string& name) { return failure(fmt::format("`{}` is not allocated", name)); }
 

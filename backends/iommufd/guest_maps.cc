@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "backends/vfio/admission.h"
+#include "backends/vfio/prediction.h"
 #include "backends/vfio/refusal.h"
 #include "engine/base/text.h"
 
@@ -29,14 +30,6 @@ std::string text_of(const GuestMap& map) {
 }
 
 }  // namespace
-
-PlannedIoas planned_space(const Plan& plan, const std::string& id) {
-  const auto it = std::ranges::find(plan.ioas, id, &PlannedIoas::id);
-  if (it != plan.ioas.end()) return *it;
-  PlannedIoas unknown;
-  unknown.id = id;
-  return unknown;
-}
 
 GuestMap guest_map(const Plan& plan, const Step& step) {
   GuestMap map{step, planned_space(plan, step.ioas), {}, {}};

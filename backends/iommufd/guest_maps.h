@@ -20,9 +20,6 @@
 
 namespace ioplan::iommufd {
 
-// A plan's address space; one without predictions for a step that names none of the plan's.
-PlannedIoas planned_space(const Plan& plan, const std::string& id);
-
 // One map step, with all that the plan says of the memory behind it.
 struct GuestMap {
   Step step;

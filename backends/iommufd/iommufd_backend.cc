@@ -9,6 +9,7 @@
 #include "backends/iommufd/registers.h"
 #include "backends/vfio/admission.h"
 #include "backends/vfio/device.h"
+#include "backends/vfio/prediction.h"
 #include "backends/vfio/refusal.h"
 #include "engine/base/text.h"
 
@@ -24,40 +25,7 @@ std::uint32_t uapi_flags(std::uint8_t planned) {
   return flags;
 }
 
-template <class Values>
-auto* find_name(Values& values, std::string_view name) {
-  const auto it = values.find(name);
-  return it == values.end() ? nullptr : &it->second;
-}
-
-bool contain(const std::vector<Range>& seen, const std::vector<Range>& predicted) {
-  RangeSet set;
-  for (const Range& r : seen) set.add(r);
-  return std::ranges::all_of(predicted, [&](const Range& r) { return set.contains(r); });
-}
-
 }  // namespace
-
-class IommufdBackend::StepAction final : public Action {
- public:
-  StepAction(std::string remains, Work perform, Work undo, std::function<std::optional<ObjectId>()> object)
-      : remains_(std::move(remains)),
-        perform_(std::move(perform)),
-        undo_(std::move(undo)),
-        object_(std::move(object)) {}
-
-  Result<void> perform(const Progress& /*progress*/) override { return perform_(); }
-  Result<void> undo() override { return undo_(); }
-  std::string remains() const override {
-    const auto id = object_();
-    return id ? fmt::format("{} (object {})", remains_, *id) : remains_;
-  }
-
- private:
-  std::string remains_;
-  Work perform_, undo_;
-  std::function<std::optional<ObjectId>()> object_;
-};
 
 IommufdBackend::IommufdBackend(System& system, Host host, IommufdOptions options)
     : system_(system),
@@ -142,8 +110,11 @@ Result<int> IommufdBackend::context() {
 // ------------------------------------------------------------------------------------------------- steps
 
 std::unique_ptr<Action> IommufdBackend::action(const std::string& name, std::string remains, Work perform, Work undo) {
-  return std::make_unique<StepAction>(std::move(remains), std::move(perform), std::move(undo),
-                                      [this, name] { return object(name); });
+  const auto left = [this, name, text = std::move(remains)] {
+    const auto id = object(name);
+    return id ? fmt::format("{} (object {})", text, *id) : text;
+  };
+  return std::make_unique<StepAction>(left, std::move(perform), std::move(undo));
 }
 
 Result<std::unique_ptr<Action>> IommufdBackend::prepare(const Plan& plan, const Step& step) {

@@ -27,6 +27,7 @@
 #include "backends/iommufd/guest_maps.h"
 #include "backends/vfio/system.h"
 #include "engine/apply/backend.h"
+#include "engine/apply/step_action.h"
 #include "engine/model/host.h"
 
 namespace ioplan::iommufd {
@@ -82,9 +83,8 @@ class IommufdBackend final : public Backend {
   std::optional<int> device_descriptor(std::string_view device) const;
 
  private:
-  class StepAction;
   enum class HwptOrigin : std::uint8_t { allocated, automatic };  // automatic: the kernel's, gone with its last device
-  using Work = std::function<Result<void>()>;
+  using Work = StepAction::Work;
 
   struct Ioas {
     ObjectId id = 0;

@@ -1,17 +1,13 @@
-// A step on the simulated machine: what to call, and what takes it back. Both simulated interfaces, iommufd's and type1's, are
-// made of these, and so are the changes of a running layout. Held by tests/apply_sim_test.cc, tests/lifecycle_test.cc and
-// tests/type1_plan_test.cc.
+// What a call on the simulated machine answered, as a step of a plan: for both simulated interfaces, iommufd's and type1's, and
+// the changes of a running layout. Held by tests/apply_sim_test.cc, tests/lifecycle_test.cc and tests/type1_plan_test.cc.
 #pragma once
 
 #include <fmt/format.h>
 
 #include <cstring>
-#include <functional>
-#include <string>
-#include <utility>
 
 #include "backends/sim/refusal.h"
-#include "engine/apply/backend.h"
+#include "engine/apply/step_action.h"
 
 namespace ioplan::sim {
 
@@ -27,20 +23,5 @@ Result<void> done(const Answer<T>& answer) {
   if (!answer) return failed(answer.error());
   return {};
 }
-
-class SimAction final : public Action {
- public:
-  using Work = std::function<Result<void>()>;
-  SimAction(std::string subject, Work perform, Work undo)
-      : subject_(std::move(subject)), perform_(std::move(perform)), undo_(std::move(undo)) {}
-
-  Result<void> perform(const Progress& /*progress*/) override { return perform_(); }
-  Result<void> undo() override { return undo_(); }
-  std::string remains() const override { return subject_; }
-
- private:
-  std::string subject_;
-  Work perform_, undo_;
-};
 
 }  // namespace ioplan::sim

@@ -114,7 +114,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_bind(const Step& step) {
   const std::string& id = step.device;
   if (devices_.contains(id) || mediated_.contains(id)) return failure(fmt::format("`{}` is bound already", id));
   const bool registers = !kvm_files_.contains(id);  // unless a step of its own did
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       id + " (bound)",
       [this, id, registers]() -> Result<void> {
         auto bound = bind(id);
@@ -146,7 +146,7 @@ Result<void> SimBackend::unbind(const std::string& id) {
 }
 
 std::unique_ptr<Action> SimBackend::prepare_ioas(const Step& step) {
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       step.ioas,
       [this, name = step.ioas]() -> Result<void> {
         const auto made = context_->ioas_alloc();
@@ -166,7 +166,7 @@ std::unique_ptr<Action> SimBackend::prepare_allow(const Step& step, ObjectId ioa
     if (allowed) allowed_[ioas] = ranges;
     return done(allowed);
   };
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       step.ioas + " (allowed ranges)", [allow, ranges = step.ranges] { return allow(ranges); },
       [allow, before = allowed_[ioas]] { return allow(before); });
 }
@@ -175,7 +175,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_hwpt(const Step& step, Objec
   if (hwpts_.contains(step.hwpt)) return failure(fmt::format("`{}` is there already", step.hwpt));
   const auto device = find_name(devices_, step.device);
   if (!device) return failure(fmt::format("`{}` is not bound", step.device));
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       step.hwpt,
       [this, name = step.hwpt, device = *device, ioas, flags = uapi_flags(step.flags)]() -> Result<void> {
         const auto made = context_->hwpt_alloc(device, ioas, flags);
@@ -195,7 +195,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_attach(const Step& step, Obj
   if (!device) return failure(fmt::format("`{}` is not bound", step.device));
   if (context_->attached(*device)) return failure(fmt::format("`{}` is attached already", step.device));
   const bool makes = step.kind == StepKind::attach_ioas && !hwpts_.contains(step.hwpt);
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       step.device + " (attached)", [this, step, device = *device, target] { return attach(step, device, target); },
       [this, device = *device, hwpt = step.hwpt, makes]() -> Result<void> {
         const auto detached = context_->detach(device);
@@ -218,7 +218,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_access(const Step& step, Obj
   const std::string& id = step.device;
   if (mediated_.at(id)) return failure(fmt::format("`{}` is attached already", id));
   access_to_[id] = step.ioas;
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       id + " (attached)",
       [this, id, ioas]() -> Result<void> {
         const auto made = context_->access_create(ioas, true);
@@ -245,7 +245,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_map(const Plan& plan, const 
     }
   }
   if (place.second.last > ~std::uint64_t{0} - backing) return failure("no memory is that large");
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       fmt::format("{} ({:#x}-{:#x} mapped)", step.ioas, step.iova.start, step.iova.last),
       [this, step, ioas, place, backing] { return map(step, ioas, place, backing); },
       [this, step, ioas, place] { return unmap(step, ioas, place); });

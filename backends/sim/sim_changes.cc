@@ -63,7 +63,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_unbind(const Step& step) {
     return failure(fmt::format("`{}` is attached", id));
   }
   const bool registered = kvm_files_.contains(id);  // closing the last file takes it from KVM
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       id + " (closed)",
       [this, id]() -> Result<void> {
         auto unbound = unbind(id);
@@ -91,8 +91,8 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_kvm_file(const Step& step) {
     kvm_files_.erase(id);
     return {};
   };
-  if (adds) return std::make_unique<SimAction>(id + " (with KVM)", add, take);
-  return std::make_unique<SimAction>(id + " (not with KVM)", take, add);
+  if (adds) return std::make_unique<StepAction>(id + " (with KVM)", add, take);
+  return std::make_unique<StepAction>(id + " (not with KVM)", take, add);
 }
 
 // ------------------------------------------------------------------------------------------------- attachments
@@ -104,7 +104,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_replace(const Step& step) {
   if (!attached) return failure(fmt::format("`{}` is not attached", step.device));
   if (!hwpts_.contains(step.hwpt)) return failure(fmt::format("`{}` is not allocated", step.hwpt));
   const std::string from = name_of_object(*attached);
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       fmt::format("{} (in {})", step.device, step.hwpt),
       [this, id = step.device, from, to = step.hwpt] { return replace_or_repair(id, from, to); },
       [this, id = step.device, from, to = step.hwpt] { return replace_or_repair(id, to, from); });
@@ -134,7 +134,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_detach(const Step& step) {
   if (const auto access = mediated_.find(id); access != mediated_.end()) {
     if (!access->second) return failure(fmt::format("`{}` is not attached", id));
     const std::string ioas = access_to_.at(id);
-    return std::make_unique<SimAction>(
+    return std::make_unique<StepAction>(
         id + " (detached)",
         [this, id]() -> Result<void> {
           const auto gone = context_->access_destroy(*mediated_.at(id));
@@ -152,7 +152,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_detach(const Step& step) {
   if (!attached) return failure(fmt::format("`{}` is not attached", id));
   const std::string hwpt = name_of_object(*attached);
   const std::string ioas = name_of_object(context_->hwpt(*attached)->ioas);
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       id + " (detached)",
       [this, id, hwpt, object = *attached]() -> Result<void> {
         const auto detached = context_->detach(devices_.at(id));
@@ -176,7 +176,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_hwpt_destroy(const Step& ste
   const auto hwpt = hwpts_.find(step.hwpt);
   if (hwpt == hwpts_.end()) return failure(fmt::format("`{}` is not allocated", step.hwpt));
   const HwptView was = *context_->hwpt(hwpt->second);
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       step.hwpt + " (destroyed)",
       [this, name = step.hwpt]() -> Result<void> {
         const auto gone = context_->destroy(hwpts_.at(name));
@@ -201,7 +201,7 @@ Result<void> SimBackend::allocate_again(const std::string& name, const HwptView&
 Result<std::unique_ptr<Action>> SimBackend::prepare_ioas_destroy(const Step& step) {
   const auto ioas = ioas_.find(step.ioas);
   if (ioas == ioas_.end()) return failure(fmt::format("`{}` is not allocated", step.ioas));
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       step.ioas + " (destroyed)",
       [this, name = step.ioas]() -> Result<void> {
         const auto gone = context_->destroy(ioas_.at(name));
@@ -225,7 +225,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_unmap(const Step& step) {
   const Place place{step.ioas, step.iova};
   if (!memory_.contains(place)) return failure(fmt::format("`{}` is not mapped so", step.ioas));
   const auto unmapped = std::make_shared<Unmapped>(machine_);
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       fmt::format("{} ({:#x}-{:#x} unmapped)", step.ioas, step.iova.start, step.iova.last),
       [this, place, unmapped]() -> Result<void> {
         const Range& r = place.second;

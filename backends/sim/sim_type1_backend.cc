@@ -29,7 +29,7 @@ Result<void> SimType1Backend::admit(const Plan& plan) {
 Result<std::unique_ptr<Action>> SimType1Backend::prepare(const Plan& plan, const Step& step) {
   if (step.kind == StepKind::ioas_alloc) {
     if (spaces_.contains(step.ioas)) return failure(fmt::format("`{}` is there already", step.ioas));
-    return std::make_unique<SimAction>(
+    return std::make_unique<StepAction>(
         step.ioas,
         [this, name = step.ioas]() -> Result<void> {
           spaces_[name].container = Type1Container::open(machine_);
@@ -49,7 +49,7 @@ Result<std::unique_ptr<Action>> SimType1Backend::prepare(const Plan& plan, const
   if (!device) return failure(fmt::format("the simulated host has no device `{}`", step.device));
   if (attached_.contains(step.device)) return failure(fmt::format("`{}` is attached already", step.device));
   const std::uint32_t group = machine_.host().device(*device).group.value();
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       step.device + " (attached)", [this, step, group] { return attach(step, group); },
       [this, id = step.device] { return detach(id); });
 }
@@ -103,7 +103,7 @@ Result<std::unique_ptr<Action>> SimType1Backend::prepare_map(const Plan& plan, c
     }
   }
   if (place.second.last > ~std::uint64_t{0} - backing) return failure("no memory is that large");
-  return std::make_unique<SimAction>(
+  return std::make_unique<StepAction>(
       fmt::format("{} ({:#x}-{:#x} mapped)", step.ioas, step.iova.start, step.iova.last),
       [this, step, place, backing] { return map(step, place, backing); },
       [this, step, place] { return unmap(step, place); });

@@ -8,8 +8,10 @@
 
 #include "backends/vfio/admission.h"
 #include "backends/vfio/device.h"
+#include "backends/vfio/prediction.h"
 #include "backends/vfio/refusal.h"
 #include "engine/apply/apply.h"
+#include "engine/apply/step_action.h"
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
 
@@ -20,27 +22,6 @@ namespace {
 constexpr std::string_view kContainerNode = "/dev/vfio/vfio";
 constexpr std::string_view kEntryLimit = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
 constexpr std::uint64_t kStockEntryLimit = 65535;
-
-template <class Values>
-auto* find_name(Values& values, std::string_view name) {
-  const auto it = values.find(name);
-  return it == values.end() ? nullptr : &it->second;
-}
-
-// A plan's address space; one without predictions for a step that names none of the plan's.
-PlannedIoas planned_space(const Plan& plan, const std::string& id) {
-  const auto it = std::ranges::find(plan.ioas, id, &PlannedIoas::id);
-  if (it != plan.ioas.end()) return *it;
-  PlannedIoas unknown;
-  unknown.id = id;
-  return unknown;
-}
-
-bool contain(const std::vector<Range>& seen, const std::vector<Range>& predicted) {
-  RangeSet set;
-  for (const Range& r : seen) set.add(r);
-  return std::ranges::all_of(predicted, [&](const Range& r) { return set.contains(r); });
-}
 
 // As type1 shows page sizes: what is below the kernel's page is the page.
 std::uint64_t as_shown(std::uint64_t page_sizes, std::uint64_t page) {
@@ -62,20 +43,6 @@ constexpr std::string_view kOtherMachine =
     "the host document is not this machine's, or out of date: capture it again and plan again";
 
 }  // namespace
-
-class Type1Backend::StepAction final : public Action {
- public:
-  StepAction(std::string remains, Work perform, Work undo)
-      : remains_(std::move(remains)), perform_(std::move(perform)), undo_(std::move(undo)) {}
-
-  Result<void> perform(const Progress& /*progress*/) override { return perform_(); }
-  Result<void> undo() override { return undo_(); }
-  std::string remains() const override { return remains_; }
-
- private:
-  std::string remains_;
-  Work perform_, undo_;
-};
 
 Type1Backend::Type1Backend(System& system, Type1Options options)
     : system_(system), locked_before_(locked_bytes(system)), memory_(system, std::move(options.memory)) {}

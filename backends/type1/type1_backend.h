@@ -45,8 +45,6 @@ class Type1Backend final : public Backend {
   std::optional<int> device_descriptor(std::string_view device) const;
 
  private:
-  class StepAction;
-  using Work = std::function<Result<void>()>;
 
   struct Container {
     Descriptor file;
