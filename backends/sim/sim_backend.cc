@@ -54,19 +54,11 @@ std::uint64_t tables_for_doorbells_alone(const HwptView& hwpt, const std::vector
   return spans.size() << granule_lg2;
 }
 
-const PlannedIoas* planned_ioas(const Plan& plan, const std::string& id) {
-  const auto it = std::ranges::find(plan.ioas, id, &PlannedIoas::id);
-  return it == plan.ioas.end() ? nullptr : &*it;
-}
-
 }  // namespace
 
-SimBackend::SimBackend(Machine& machine) : machine_(machine), context_(machine.open()) {}
+SimBackend::SimBackend(Machine& machine) : machine_(machine), memory_(machine), context_(machine.open()) {}
 
-SimBackend::~SimBackend() {
-  context_.reset();  // before the memory that it has pinned
-  for (const auto& [place, guest] : memory_) machine_.memory().free(guest.memory);
-}
+SimBackend::~SimBackend() = default;
 
 Result<void> SimBackend::admit(const Plan& plan) {
   for (const PlannedHwpt& h : plan.hwpts) {
@@ -234,34 +226,22 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_access(const Step& step, Obj
 
 // ------------------------------------------------------------------------------------------------- memory
 
-// The memory range of the plan that holds the map, so that its pieces come from one allocation; or the map itself.
 Result<std::unique_ptr<Action>> SimBackend::prepare_map(const Plan& plan, const Step& step, ObjectId ioas) {
-  Place place{step.ioas, step.iova};
-  std::uint64_t backing = machine_.host().kernel.facts[KernelFact::page_size].value_or(4096);
-  if (const PlannedIoas* planned = planned_ioas(plan, step.ioas)) {
-    backing = std::max(backing, planned->backing);
-    for (const MemoryRange& m : planned->memory) {
-      if (m.gpa.contains(step.iova)) place.second = m.gpa;
-    }
-  }
-  if (place.second.last > ~std::uint64_t{0} - backing) return failure("no memory is that large");
+  const auto wanted = memory_.wanted(plan, step);
+  if (!wanted) return tl::make_unexpected(wanted.error());
   return std::make_unique<StepAction>(
       fmt::format("{} ({:#x}-{:#x} mapped)", step.ioas, step.iova.start, step.iova.last),
-      [this, step, ioas, place, backing] { return map(step, ioas, place, backing); },
-      [this, step, ioas, place] { return unmap(step, ioas, place); });
+      [this, step, ioas, wanted = *wanted] { return map(step, ioas, wanted); },
+      [this, step, ioas, place = wanted->place] { return unmap(step, ioas, place); });
 }
 
-Result<void> SimBackend::map(const Step& step, ObjectId ioas, const Place& place, std::uint64_t backing) {
-  GuestMemory& guest = memory_[place];
-  if (guest.memory.size == 0) {
-    guest.first = place.second.start / backing * backing;
-    guest.memory = machine_.memory().allocate((place.second.last - guest.first) / backing * backing + backing, backing);
-  }
+Result<void> SimBackend::map(const Step& step, ObjectId ioas, const GuestMemories::Wanted& wanted) {
+  GuestMemory& guest = memory_.get(wanted);
   const std::uint32_t flags = kMapFixedIova | kMapReadable | (step.writeable ? kMapWriteable : 0);
   const auto mapped = context_->ioas_map_file(ioas, flags, guest.memory.fd, step.iova.start - guest.first,
                                               step.iova.extent() + 1, step.iova.start);
   if (mapped) ++guest.pieces;
-  release(place);
+  memory_.release(wanted.place);
   return done(mapped);
 }
 
@@ -269,16 +249,8 @@ Result<void> SimBackend::unmap(const Step& step, ObjectId ioas, const Place& pla
   const auto unmapped = context_->ioas_unmap(ioas, step.iova.start, step.iova.extent() + 1);
   if (!unmapped) return failed(unmapped.error());
   --memory_.at(place).pieces;
-  release(place);
+  memory_.release(place);
   return {};
-}
-
-// Memory of which nothing is mapped goes back.
-void SimBackend::release(const Place& place) {
-  const auto it = memory_.find(place);
-  if (it->second.pieces != 0) return;
-  machine_.memory().free(it->second.memory);
-  memory_.erase(it);
 }
 
 // ------------------------------------------------------------------------------------------------- observing

@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "backends/sim/guest_memories.h"
 #include "backends/sim/iommufd.h"
 #include "backends/sim/machine.h"
 #include "engine/apply/backend.h"
@@ -39,15 +40,7 @@ class SimBackend final : public Backend {
   std::optional<ObjectId> object(std::string_view name) const;
 
  private:
-  class Unmapped;
-
-  // The memory behind one range of guest addresses; maps of it come in pieces.
-  struct GuestMemory {
-    Memory memory;
-    std::uint64_t first = 0;  // the guest address of its first byte
-    unsigned pieces = 0;      // mapped
-  };
-  using Place = std::pair<std::string, Range>;  // IOAS and memory range
+  using Place = GuestMemories::Place;
 
   std::unique_ptr<Action> prepare_ioas(const Step& step);
   std::unique_ptr<Action> prepare_allow(const Step& step, ObjectId ioas);
@@ -75,19 +68,18 @@ class SimBackend final : public Backend {
   Result<void> bind(const std::string& id);
   Result<void> unbind(const std::string& id);
   Result<void> attach(const Step& step, ObjectId device, ObjectId target);
-  Result<void> map(const Step& step, ObjectId ioas, const Place& place, std::uint64_t backing);
+  Result<void> map(const Step& step, ObjectId ioas, const GuestMemories::Wanted& wanted);
   Result<void> unmap(const Step& step, ObjectId ioas, const Place& place);
-  void release(const Place& place);
   std::string name_of_object(ObjectId id) const;
   std::optional<Driver> driver_of(const std::string& device) const;
 
   Machine& machine_;
-  std::unique_ptr<Context> context_;
+  GuestMemories memory_;
+  std::unique_ptr<Context> context_;  // goes before the memory that it has pinned
   std::map<std::string, ObjectId, std::less<>> ioas_, hwpts_, devices_;
   std::map<std::string, std::optional<ObjectId>, std::less<>> mediated_;  // bound; its access when it has one
   std::map<std::string, std::string, std::less<>> access_to_;             // by mediated device, its IOAS
   std::map<ObjectId, std::vector<Range>> allowed_;                        // by IOAS
-  std::map<Place, GuestMemory> memory_;
   std::set<std::string, std::less<>> kvm_files_;  // bound devices are with KVM, as a VMM registers them
 };
 

@@ -18,22 +18,6 @@ std::uint32_t flags_of(const HwptView& view) {
 
 }  // namespace
 
-// Memory that was mapped: it waits for an undo, and goes when nobody can ask for one any more.
-class SimBackend::Unmapped {
- public:
-  explicit Unmapped(Machine& machine) : machine_(machine) {}
-  Unmapped(const Unmapped&) = delete;
-  Unmapped& operator=(const Unmapped&) = delete;
-  ~Unmapped() {
-    for (const auto& [place, guest] : kept) machine_.memory().free(guest.memory);
-  }
-
-  std::map<Place, GuestMemory> kept;
-
- private:
-  Machine& machine_;
-};
-
 Result<std::unique_ptr<Action>> SimBackend::prepare_change(const Step& step) {
   switch (step.kind) {
     case StepKind::unbind:
@@ -218,30 +202,31 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_ioas_destroy(const Step& ste
       });
 }
 
-// All areas of the range at once; what the undo maps again are the same pages.
+// All areas of the range at once. The memory waits for an undo, which maps the same pages again, and goes when nobody can ask
+// for one any more.
 Result<std::unique_ptr<Action>> SimBackend::prepare_unmap(const Step& step) {
   const auto ioas = ioas_.find(step.ioas);
   if (ioas == ioas_.end()) return failure(fmt::format("`{}` is not allocated", step.ioas));
   const Place place{step.ioas, step.iova};
   if (!memory_.contains(place)) return failure(fmt::format("`{}` is not mapped so", step.ioas));
-  const auto unmapped = std::make_shared<Unmapped>(machine_);
+  const auto unmapped = std::make_shared<GuestMemories>(machine_);
   return std::make_unique<StepAction>(
       fmt::format("{} ({:#x}-{:#x} unmapped)", step.ioas, step.iova.start, step.iova.last),
       [this, place, unmapped]() -> Result<void> {
         const Range& r = place.second;
         const auto gone = context_->ioas_unmap(ioas_.at(place.first), r.start, r.extent() + 1);
         if (!gone) return failed(gone.error());
-        unmapped->kept.insert(memory_.extract(place));
+        unmapped->take(memory_, place);
         return {};
       },
       [this, place, unmapped, writeable = step.writeable]() -> Result<void> {
-        const GuestMemory& guest = unmapped->kept.at(place);
+        const GuestMemory& guest = unmapped->at(place);
         const Range& r = place.second;
         const std::uint32_t flags = kMapFixedIova | kMapReadable | (writeable ? kMapWriteable : 0);
         const auto mapped = context_->ioas_map_file(ioas_.at(place.first), flags, guest.memory.fd,
                                                     r.start - guest.first, r.extent() + 1, r.start);
         if (!mapped) return failed(mapped.error());
-        memory_.insert(unmapped->kept.extract(place));
+        memory_.take(*unmapped, place);
         memory_.at(place).pieces = 1;
         return {};
       });

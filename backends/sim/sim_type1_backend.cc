@@ -10,11 +10,6 @@
 
 namespace ioplan::sim {
 
-SimType1Backend::~SimType1Backend() {
-  spaces_.clear();  // before the memory that they have pinned
-  for (const auto& [place, guest] : memory_) machine_.memory().free(guest.memory);
-}
-
 Result<void> SimType1Backend::admit(const Plan& plan) {
   for (const Step& s : plan.steps) {
     if (s.kind == StepKind::attach_ioas && !machine_.host().find_device(s.device)) {
@@ -92,51 +87,31 @@ Result<void> SimType1Backend::detach(const std::string& device) {
 
 // ------------------------------------------------------------------------------------------------- memory
 
-// The memory range of the plan that holds the map, so that its pieces come from one allocation; or the map itself.
 Result<std::unique_ptr<Action>> SimType1Backend::prepare_map(const Plan& plan, const Step& step) {
-  Place place{step.ioas, step.iova};
-  std::uint64_t backing = machine_.host().kernel.facts[KernelFact::page_size].value_or(4096);
-  if (const auto planned = std::ranges::find(plan.ioas, step.ioas, &PlannedIoas::id); planned != plan.ioas.end()) {
-    backing = std::max(backing, planned->backing);
-    for (const MemoryRange& m : planned->memory) {
-      if (m.gpa.contains(step.iova)) place.second = m.gpa;
-    }
-  }
-  if (place.second.last > ~std::uint64_t{0} - backing) return failure("no memory is that large");
+  const auto wanted = memory_.wanted(plan, step);
+  if (!wanted) return tl::make_unexpected(wanted.error());
   return std::make_unique<StepAction>(
       fmt::format("{} ({:#x}-{:#x} mapped)", step.ioas, step.iova.start, step.iova.last),
-      [this, step, place, backing] { return map(step, place, backing); },
-      [this, step, place] { return unmap(step, place); });
+      [this, step, wanted = *wanted] { return map(step, wanted); },
+      [this, step, place = wanted->place] { return unmap(step, place); });
 }
 
-Result<void> SimType1Backend::map(const Step& step, const Place& place, std::uint64_t backing) {
-  GuestMemory& guest = memory_[place];
-  if (guest.memory.size == 0) {
-    guest.first = place.second.start / backing * backing;
-    guest.memory = machine_.memory().allocate((place.second.last - guest.first) / backing * backing + backing, backing);
-  }
+Result<void> SimType1Backend::map(const Step& step, const GuestMemories::Wanted& wanted) {
+  GuestMemory& guest = memory_.get(wanted);
   const std::uint32_t flags = kVfioMapRead | (step.writeable ? kVfioMapWrite : 0);
   const auto mapped = spaces_.at(step.ioas).container->map_dma(
       step.iova.start, guest.memory.user_va + (step.iova.start - guest.first), step.iova.extent() + 1, flags);
   if (mapped) ++guest.pieces;
-  release(place);
+  memory_.release(wanted.place);
   return done(mapped);
 }
 
-Result<void> SimType1Backend::unmap(const Step& step, const Place& place) {
+Result<void> SimType1Backend::unmap(const Step& step, const GuestMemories::Place& place) {
   const auto unmapped = spaces_.at(step.ioas).container->unmap_dma(step.iova.start, step.iova.extent() + 1);
   if (!unmapped) return failed(unmapped.error());
   --memory_.at(place).pieces;
-  release(place);
+  memory_.release(place);
   return {};
-}
-
-// Memory of which nothing is mapped goes back.
-void SimType1Backend::release(const Place& place) {
-  const auto it = memory_.find(place);
-  if (it->second.pieces != 0) return;
-  machine_.memory().free(it->second.memory);
-  memory_.erase(it);
 }
 
 // ------------------------------------------------------------------------------------------------- observing

@@ -15,8 +15,8 @@
 #include <string_view>
 #include <utility>
 
+#include "backends/sim/guest_memories.h"
 #include "backends/sim/machine.h"
-#include "backends/sim/physical_memory.h"
 #include "backends/sim/type1.h"
 #include "engine/apply/backend.h"
 
@@ -24,8 +24,7 @@ namespace ioplan::sim {
 
 class SimType1Backend final : public Backend {
  public:
-  explicit SimType1Backend(Machine& machine) : machine_(machine) {}
-  ~SimType1Backend() override;
+  explicit SimType1Backend(Machine& machine) : machine_(machine), memory_(machine) {}
 
   std::string_view name() const override { return "sim"; }
   KernelInterface interface() const override { return KernelInterface::type1; }
@@ -34,7 +33,6 @@ class SimType1Backend final : public Backend {
   Result<Observation> observe() override;
 
  private:
-
   struct Attached {
     std::string ioas, hwpt;
     std::uint32_t group = 0;
@@ -43,27 +41,21 @@ class SimType1Backend final : public Backend {
     std::unique_ptr<Type1Container> container;
     bool started = false;  // VFIO_SET_IOMMU wants a first group
   };
-  struct GuestMemory {
-    Memory memory;
-    std::uint64_t first = 0;  // the guest address of its first byte
-    unsigned pieces = 0;      // mapped
-  };
-  using Place = std::pair<std::string, Range>;  // IOAS and memory range
 
   Result<void> attach(const Step& step, std::uint32_t group);
   Result<void> join(Space& space, std::uint32_t group);
   Result<void> detach(const std::string& device);
   Result<std::unique_ptr<Action>> prepare_map(const Plan& plan, const Step& step);
-  Result<void> map(const Step& step, const Place& place, std::uint64_t backing);
-  Result<void> unmap(const Step& step, const Place& place);
-  void release(const Place& place);
+  Result<void> map(const Step& step, const GuestMemories::Wanted& wanted);
+  Result<void> unmap(const Step& step, const GuestMemories::Place& place);
   bool in_use(std::uint32_t group) const;
   ObservedHwpt observe_domain(const std::string& ioas, const Space& space, const Type1Domain& domain) const;
 
   Machine& machine_;
+  GuestMemories memory_;
+  // Containers go before the memory that they have pinned.
   std::map<std::string, Space, std::less<>> spaces_;      // by IOAS
   std::map<std::string, Attached, std::less<>> attached_;  // by device
-  std::map<Place, GuestMemory> memory_;
 };
 
 }  // namespace ioplan::sim
