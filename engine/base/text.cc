@@ -33,16 +33,17 @@ std::optional<std::uint64_t> from_digits(std::string_view s, int base) {
   return value;
 }
 
-// "0000:01:00.0", as Linux prints addresses and nearly all ids are written.
+// "0000:01:00.0", as Linux prints addresses and nearly all ids are written. All digits are looked at without a branch.
 bool is_printed_address(std::string_view id) {
   static constexpr auto kDigit = [] {
-    std::array<bool, 256> digit{};
-    for (const char c : std::string_view("0123456789abcdef")) digit[static_cast<unsigned char>(c)] = true;
+    std::array<std::uint8_t, 256> digit{};
+    for (const char c : std::string_view("0123456789abcdef")) digit[static_cast<unsigned char>(c)] = 1;
     return digit;
   }();
   if (id.size() != 12 || id[4] != ':' || id[7] != ':' || id[10] != '.') return false;
-  const auto digit = [&](std::size_t i) { return kDigit[static_cast<unsigned char>(id[i])]; };
-  return digit(0) & digit(1) & digit(2) & digit(3) & digit(5) & digit(6) & digit(8) & digit(9) & digit(11);
+  int all = 1;
+  for (const std::size_t i : {0u, 1u, 2u, 3u, 5u, 6u, 8u, 9u, 11u}) all &= kDigit[static_cast<unsigned char>(id[i])];
+  return all != 0;
 }
 
 // Segment, bus, device and function of "0000:01:00.0" or "01:00.0" as one number; nothing for other ids.
