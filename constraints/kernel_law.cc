@@ -126,6 +126,9 @@ class KernelLaw : public Law {
     return std::nullopt;
   }
 
+  // intel_iommu's domain_attach_iommu; the others: amd pdom_id_alloc, arm_smmu_domain_finalise, virtio and riscv domain_alloc.
+  bool id_at_allocation(Driver driver) const override { return driver != Driver::intel; }
+
   bool automatic_only(Driver driver) const override { return driver == Driver::smmuv2; }
 
  private:

@@ -22,7 +22,7 @@ RunningWorld world_of(const Plan& layout, const Host& host, const Law& law) {
   }
   for (const PlannedHwpt& h : layout.hwpts) {
     const auto maker = host.find_device(h.allocator);
-    world.hwpts[h.id] = {h.ioas, law.allocate(law.describe(host, *maker), h.flags), h.automatic};
+    world.hwpts[h.id] = {h.ioas, law.allocate(law.describe(host, *maker), h.flags), h.automatic, maker->index()};
     for (const std::string& d : h.devices) world.home[d] = h.id;
     world.bound.insert(h.devices.begin(), h.devices.end());
   }

@@ -22,8 +22,12 @@ struct RunningHwpt {
   std::string ioas;
   HwptQuantities what;
   bool automatic = false;
+  std::size_t maker = 0;  // the device that it was made for
 
-  friend bool operator==(const RunningHwpt&, const RunningHwpt&) = default;
+  // Equal objects may have been made for different devices.
+  friend bool operator==(const RunningHwpt& a, const RunningHwpt& b) {
+    return a.ioas == b.ioas && a.what == b.what && a.automatic == b.automatic;
+  }
 };
 
 // Plain data; replays change it, everybody else reads it.

@@ -260,8 +260,8 @@ class Replay {
     const Values values{&what, &device, &nothing};
     if (const Rule* rule = scenes_.statutes.broken(Phase::allocation, values)) return std::string(rule->name);
     if (const std::string fault = misfit(what, space->second); !fault.empty()) return fault;
-    now_.hwpts[s.hwpt] = {s.ioas, what, false};
-    return "";
+    now_.hwpts[s.hwpt] = {s.ioas, what, false, *maker};
+    return has_own_id(now_.hwpts.at(s.hwpt)) ? "" : "the unit has no domain id left";
   }
 
   // What the kernel asks of a HWPT that joins an IOAS: alignment, aperture, and that everything can be mapped.
@@ -327,14 +327,34 @@ class Replay {
     return "";
   }
 
+  bool id_at_birth(const RunningHwpt& h) const {
+    return !h.automatic && law_.id_at_allocation(static_cast<Driver>(h.what[HwptQ::driver]));
+  }
+
+  std::optional<DomainPool> pool_of(const RunningHwpt& h) const {
+    return law_.domain_pool(host_, *host_.devices[h.maker].unit, static_cast<unsigned>(h.what[HwptQ::stage]));
+  }
+
+  // Of a HWPT that was just made.
+  bool has_own_id(const RunningHwpt& made) const {
+    const auto pool = id_at_birth(made) ? pool_of(made) : std::nullopt;
+    const auto draws = [&](const auto& other) {
+      const auto taken = id_at_birth(other.second) ? pool_of(other.second) : std::nullopt;
+      return taken && taken->key == pool->key;
+    };
+    return !pool || static_cast<std::uint64_t>(std::ranges::count_if(now_.hwpts, draws)) <= pool->capacity;
+  }
+
   // One id for every HWPT and pool that it reaches, by the groups that are in it now and this one.
   bool has_domain_id(std::size_t device, const std::string& id) const {
+    if (id_at_birth(now_.hwpts.at(id))) return true;
     const auto stage = [&](const std::string& h) { return static_cast<unsigned>(now_.hwpts.at(h).what[HwptQ::stage]); };
     for (const std::size_t member : members(device)) {
       const auto pool = law_.domain_pool(host_, *host_.devices[member].unit, stage(id));
       if (!pool) continue;
       std::set<std::string> holders{id};
       for (const auto& [other, hwpt] : now_.home) {
+        if (id_at_birth(now_.hwpts.at(hwpt))) continue;
         for (const std::size_t m : members(*index_of(other))) {
           const auto taken = law_.domain_pool(host_, *host_.devices[m].unit, stage(hwpt));
           if (taken && taken->key == pool->key) holders.insert(hwpt);
@@ -356,7 +376,7 @@ class Replay {
     }
     const HwptQuantities what = law_.allocate(describe(*d), 0);
     if (const std::string fault = misfit(what, now_.spaces.at(s.ioas)); !fault.empty()) return fault;
-    now_.hwpts[s.hwpt] = {s.ioas, what, true};
+    now_.hwpts[s.hwpt] = {s.ioas, what, true, *d};
     return join(s.device, s.hwpt, now_.hwpts.at(s.hwpt));
   }
 

@@ -46,6 +46,10 @@ class Law {
   // Where a HWPT of this stage takes a domain id when a device behind the unit attaches; nothing when unlimited.
   virtual std::optional<DomainPool> domain_pool(const Host& host, UnitIndex unit, unsigned stage) const = 0;
 
+  // True where a HWPT takes its domain id when it is made, and keeps it while it exists; else it has one of every pool
+  // that an attached device is behind.
+  virtual bool id_at_allocation(Driver driver) const = 0;
+
   // True where HWPT_ALLOC is of no use and devices attach to the IOAS instead (smmuv2): then all groups behind one
   // unit share the HWPT that the kernel makes.
   virtual bool automatic_only(Driver driver) const = 0;

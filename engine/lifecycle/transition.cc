@@ -53,7 +53,7 @@ struct Move {
 class Writer {
  public:
   Writer(const Plan& running, const Plan& target, const Host& host, const Law& law)
-      : running_(running), target_(target), host_(host), ids_(host, law) {
+      : running_(running), target_(target), host_(host), law_(law), ids_(host, law) {
     for (const PlannedHwpt& h : running.hwpts) {
       for (const std::string& d : h.devices) before_[d] = &h;
     }
@@ -62,7 +62,10 @@ class Writer {
     }
     collect_access(running, access_before_);
     collect_access(target, access_after_);
-    for (const auto& [group, members] : groups_of(before_)) take_ids(members);
+    for (const PlannedHwpt& h : running.hwpts) {
+      if (has_own_id(h)) ids_.take(h.id, h.stage, index_of(h.allocator));
+    }
+    for (const auto& [group, members] : groups_of(before_)) take_id(*before_.at(members.front()), members.front());
   }
 
   Transition write() {
@@ -105,9 +108,21 @@ class Writer {
     return groups;
   }
 
-  void take_ids(const Ids& group) {
-    const PlannedHwpt& home = *before_.at(group.front());
-    ids_.take(home.id, home.stage, index_of(group.front()));
+  // Taken when it is made, whoever is in it.
+  bool has_own_id(const PlannedHwpt& h) const { return !h.automatic && law_.id_at_allocation(h.driver); }
+
+  void take_id(const PlannedHwpt& h, const std::string& device) {
+    if (!has_own_id(h)) ids_.take(h.id, h.stage, index_of(device));
+  }
+
+  void give_back_id(const PlannedHwpt& h, const std::string& device) {
+    if (!has_own_id(h)) ids_.give_back(h.id, h.stage, index_of(device));
+  }
+
+  // Is it made, and has it an id for the device's group?
+  bool has_room(const PlannedHwpt& h, const std::string& device) const {
+    if (std::ranges::find(late_, &h) != late_.end()) return false;
+    return has_own_id(h) || ids_.has_room(h.id, h.stage, index_of(device));
   }
 
   bool stays(const std::string& device) const { return before_.contains(device) && after_.contains(device); }
@@ -164,7 +179,7 @@ class Writer {
       Ids staying;
       std::ranges::copy_if(members, std::back_inserter(staying), [&](const auto& d) { return stays(d); });
       for (const std::string& d : without(members, staying)) detach(d);
-      if (staying.empty()) leave(members.front());
+      if (staying.empty()) give_back_id(*before_.at(members.front()), members.front());
     }
     for (const auto& [mdev, ioas] : access_before_) {
       if (!access_after_.contains(mdev)) detach(mdev);
@@ -174,14 +189,11 @@ class Writer {
     }
   }
 
-  void leave(const std::string& device) {
-    const PlannedHwpt& home = *before_.at(device);
-    ids_.give_back(home.id, home.stage, index_of(device));
-  }
-
-  void destroy_if_gone(const PlannedHwpt& h) {
-    if (h.automatic || find_hwpt(target_, h.id) != nullptr || !destroyed_.insert(h.id).second) return;
+  bool destroy_if_gone(const PlannedHwpt& h) {
+    if (h.automatic || find_hwpt(target_, h.id) != nullptr || !destroyed_.insert(h.id).second) return false;
     step(StepKind::hwpt_destroy).hwpt = h.id;
+    if (has_own_id(h)) ids_.give_back(h.id, h.stage, index_of(h.allocator));
+    return true;
   }
 
   void make_spaces() {
@@ -194,21 +206,46 @@ class Writer {
   }
 
   void make_hwpts() {
-    Ids bound = bound_devices(running_);
-    for (const std::string& d : bound_devices(target_)) bound.push_back(d);
+    bound_ = bound_devices(running_);
+    for (const std::string& d : bound_devices(target_)) bound_.push_back(d);
     for (const PlannedHwpt& h : target_.hwpts) {
-      if (h.automatic || find_hwpt(running_, h.id) != nullptr) continue;
-      if (std::ranges::find(bound, h.allocator) == bound.end()) {
-        step(StepKind::bind).device = h.allocator;
-        guests_.push_back(h.allocator);
-        bound.push_back(h.allocator);
-      }
-      Step& s = step(StepKind::hwpt_alloc);
-      s.device = h.allocator;
-      s.ioas = h.ioas;
-      s.hwpt = h.id;
-      s.flags = h.flags;
+      if (!h.automatic && find_hwpt(running_, h.id) == nullptr && !make_hwpt(h)) late_.push_back(&h);
     }
+  }
+
+  // Not where it takes an id and none is left.
+  bool make_hwpt(const PlannedHwpt& h) {
+    if (has_own_id(h)) {
+      if (!ids_.has_room(h.id, h.stage, index_of(h.allocator))) return false;
+      ids_.take(h.id, h.stage, index_of(h.allocator));
+    }
+    allocate(h);
+    return true;
+  }
+
+  void allocate(const PlannedHwpt& h) {
+    if (std::ranges::find(bound_, h.allocator) == bound_.end()) {
+      step(StepKind::bind).device = h.allocator;
+      guests_.push_back(h.allocator);
+      bound_.push_back(h.allocator);
+    }
+    Step& s = step(StepKind::hwpt_alloc);
+    s.device = h.allocator;
+    s.ioas = h.ioas;
+    s.hwpt = h.id;
+    s.flags = h.flags;
+  }
+
+  // HWPTs that had to wait for an id; those that are no more and empty make room.
+  bool make_late_hwpts(const std::vector<Move>& pending) {
+    const auto made = [&] { return std::erase_if(late_, [&](const PlannedHwpt* h) { return make_hwpt(*h); }) > 0; };
+    if (late_.empty()) return false;
+    if (made()) return true;
+    for (const PlannedHwpt& h : running_.hwpts) {
+      const bool in_use = std::ranges::any_of(pending, [&](const Move& m) { return m.from->id == h.id; });
+      if (!in_use && destroy_if_gone(h) && made()) return true;
+    }
+    return false;
   }
 
   std::vector<Move> moves() const {
@@ -232,36 +269,39 @@ class Writer {
       const std::size_t left = pending.size() + stopped.size();
       std::erase_if(stopped, [&](const Move& m) { return attach_again(m); });
       std::erase_if(pending, [&](const Move& m) { return replace(m); });
-      if (pending.size() + stopped.size() < left) continue;
-      if (pending.empty()) return;  // the target overdraws its pools: the first attach fails, and is taken back
+      if (pending.size() + stopped.size() < left || make_late_hwpts(pending)) continue;
+      if (pending.empty()) break;  // the target overdraws its pools: what follows fails, and is taken back
       stop(pending.front());
       stopped.push_back(std::move(pending.front()));
       pending.erase(pending.begin());
     }
+    while (make_late_hwpts(pending)) {
+    }
+    for (const PlannedHwpt* h : late_) allocate(*h);
+    late_.clear();
   }
 
   bool replace(const Move& m) {
     if (m.to->automatic || m.from->ioas != m.to->ioas) return false;
-    const DeviceIndex first = index_of(m.devices.front());
-    if (!ids_.has_room(m.to->id, m.to->stage, first)) return false;
-    ids_.take(m.to->id, m.to->stage, first);
-    ids_.give_back(m.from->id, m.from->stage, first);
+    const std::string& first = m.devices.front();
+    if (!has_room(*m.to, first)) return false;
+    take_id(*m.to, first);
+    give_back_id(*m.from, first);
     Step& s = step(StepKind::replace);
-    s.device = m.devices.front();
+    s.device = first;
     s.hwpt = m.to->id;
     return true;
   }
 
   void stop(const Move& m) {
     for (const std::string& d : m.devices) detach(d);
-    leave(m.devices.front());
+    give_back_id(*m.from, m.devices.front());
     out_.stopped.insert(out_.stopped.end(), m.devices.begin(), m.devices.end());
   }
 
   bool attach_again(const Move& m) {
-    const DeviceIndex first = index_of(m.devices.front());
-    if (!ids_.has_room(m.to->id, m.to->stage, first)) return false;
-    ids_.take(m.to->id, m.to->stage, first);
+    if (!has_room(*m.to, m.devices.front())) return false;
+    take_id(*m.to, m.devices.front());
     for (const std::string& d : m.devices) attach(d, *m.to);
     return true;
   }
@@ -309,12 +349,15 @@ class Writer {
   const Plan& running_;
   const Plan& target_;
   const Host& host_;
+  const Law& law_;
   DomainIds ids_;
   Homes before_, after_;
   std::map<std::string, std::string> access_before_, access_after_;  // by mediated device its IOAS
   std::map<std::string, std::vector<Range>> allowed_;                // by IOAS, so far
   std::set<std::string> destroyed_;
-  Ids guests_;  // bound only to allocate
+  Ids bound_;                             // and to be bound
+  std::vector<const PlannedHwpt*> late_;  // not made yet, for lack of an id
+  Ids guests_;                            // bound only to allocate
   Transition out_;
 };
 

@@ -63,6 +63,7 @@ std::string text(const Range& r) { return fmt::format("{:#x}-{:#x}", r.start, r.
 
 struct Object {  // a HWPT
   std::string ioas;
+  std::string allocator;
   std::optional<Table> table;
   bool automatic = false;
   std::set<std::string> devices;
@@ -173,30 +174,43 @@ class World {
                                [&](const auto& file) { return file.second == vm && non_coherent(file.first); });
   }
 
-  // A stock of domain ids: one is drawn by each HWPT that has a group behind it. Every unit that is drawn on says how
-  // many are left; the least counts.
+  // A stock of domain ids: one is drawn by each HWPT that has a group behind it, or, but for VT-d, by each that was
+  // allocated. Every unit that is drawn on says how many are left; the least counts.
   struct Stock {
     std::uint64_t capacity = ~std::uint64_t{0};
     std::set<const Object*> users;
   };
 
+  static bool draws_when_made(const Object& object) {
+    return object.table && !object.automatic && object.table->driver != Driver::intel;
+  }
+
+  void draw_behind(std::map<std::string, Stock>& stocks, const Object& object, const std::string& device) const {
+    const auto pool = oracle::pool_of(host(), *host_device(device)->unit, object.table->stage);
+    if (!pool) return;
+    Stock& stock = stocks[pool->key];
+    stock.capacity = std::min(stock.capacity, pool->capacity);
+    stock.users.insert(&object);
+  }
+
+  // What it draws if it takes the device's group.
   void draw(std::map<std::string, Stock>& stocks, const Object& object, const std::string& device) const {
-    if (!object.table) return;
-    for (const std::string& member : group_of(device)) {
-      const auto pool = oracle::pool_of(host(), *host_device(member)->unit, object.table->stage);
-      if (!pool) continue;
-      Stock& stock = stocks[pool->key];
-      stock.capacity = std::min(stock.capacity, pool->capacity);
-      stock.users.insert(&object);
+    if (!object.table || draws_when_made(object)) return;
+    for (const std::string& member : group_of(device)) draw_behind(stocks, object, member);
+  }
+
+  std::map<std::string, Stock> stocks_now() const {
+    std::map<std::string, Stock> stocks;
+    for (const auto& [name, object] : hwpts_) {
+      if (draws_when_made(object)) draw_behind(stocks, object, object.allocator);
+      for (const std::string& d : object.devices) draw(stocks, object, d);
     }
+    return stocks;
   }
 
   // Would there be an id for the HWPT if it took the device's group, everybody else keeping theirs?
   bool id_left(const Object& taker, const std::string& device) const {
-    std::map<std::string, Stock> stocks, wanted;
-    for (const auto& [name, object] : hwpts_) {
-      for (const std::string& d : object.devices) draw(stocks, object, d);
-    }
+    std::map<std::string, Stock> stocks = stocks_now(), wanted;
     draw(stocks, taker, device);
     draw(wanted, taker, device);
     return std::ranges::all_of(wanted, [&](const auto& pool) {
@@ -242,6 +256,7 @@ class World {
   Object object_of(const Space& s, const RunningHwpt& h) const {
     Object object;
     object.ioas = s.id;
+    object.allocator = h.allocator;
     if (const auto allocator = host().find_device(h.allocator))
       object.table = oracle::allocate(host(), *allocator, h.flags);
     object.automatic = h.automatic;
@@ -402,13 +417,17 @@ class World {
     const auto allocator = host().find_device(s.device);
     Object object;
     object.ioas = s.ioas;
+    object.allocator = s.device;
     if (allocator) object.table = oracle::allocate(host(), *allocator, s.flags);
     require(object.table.has_value(), s, "allocation", fmt::format("{} cannot allocate flags {}", s.device, s.flags));
     if (object.table) {
       require(object.table->driver != Driver::smmuv2, s, "automatic", "HWPTs of an SMMUv2 are made by attaching");
       if (space != nullptr) check_joining(s, *object.table, *space);
     }
-    if (space != nullptr) hwpts_[s.hwpt] = object;
+    if (space == nullptr) return;
+    const Object& made = hwpts_[s.hwpt] = object;
+    const auto overdrawn = [](const auto& stock) { return stock.second.users.size() > stock.second.capacity; };
+    require(!draws_when_made(made) || std::ranges::none_of(stocks_now(), overdrawn), s, "ids", "no domain id is left");
   }
 
   // KR 2.6: what a HWPT finds in the IOAS that it joins.

@@ -31,6 +31,7 @@ class Skewed final : public Law {
   std::optional<DomainPool> domain_pool(const Host& host, UnitIndex unit, unsigned stage) const override {
     return law_.domain_pool(host, unit, stage);
   }
+  bool id_at_allocation(Driver driver) const override { return law_.id_at_allocation(driver); }
   bool automatic_only(Driver driver) const override { return law_.automatic_only(driver); }
 
  private:
