@@ -213,7 +213,7 @@ TEST(Transitions, TheSimulatorTakesEveryStep) {
     }
   });
   std::printf("%zu transitions, %zu steps\n", transitions, steps);
-  EXPECT_GT(transitions, 20U);
+  EXPECT_TRUE(one_seed_only() || transitions > 20U);
 }
 
 // Whatever fails on the way, the layout is the old one or the new one.
@@ -296,6 +296,45 @@ devices: [{host: "0000:01:00.0"}]
   EXPECT_TRUE(drift(low, *seen).empty());
   EXPECT_FALSE(differences(low, *seen, Scope::complete).empty());
   go(low, high);
+}
+
+// AMD's page tables take their id when they are made. The only one left is in the HWPT that has to go.
+TEST(Transitions, AHwptThatNeedsTheLastIdIsMadeWhenTheOldOneIsGone) {
+  const auto loaded = load_text("documents", R"(
+apiVersion: ioplan/v1
+kind: Host
+name: h
+iommus:
+  - {id: ivhd0, driver: amd, efr: 0x247577efa2254afa, efr2: 0x0, domains_used: 65534}
+  - {id: ivhd1, driver: amd, efr: 0x246577efa2254afa, efr2: 0x0, domains_used: 65534}
+devices:
+  - {id: "0000:01:00.0", iommu: ivhd0, group: 1, dma_coherent: {value: true, source: architecture}}
+  - {id: "0000:02:00.0", iommu: ivhd1, group: 2, dma_coherent: {value: true, source: architecture}}
+---
+apiVersion: ioplan/v1
+kind: VirtualMachine
+name: v
+memory: {ranges: [{gpa: [0x0, 0x3fffffff]}]}
+needs: {dirty_tracking: preferred}
+devices: [{host: "0000:01:00.0"}]
+)");
+  ASSERT_TRUE(loaded.has_value()) << to_text(loaded.error());
+  const Request& request = loaded->request;
+  const Plan alone = make_plan(request, kernel_law());
+  ASSERT_EQ(alone.verdict, Verdict::feasible);
+  const auto answer = hotplug(alone, request, {"v", {"0000:02:00.0"}, {}, {}, 0}, HotplugPolicy::converge, kernel_law());
+  ASSERT_TRUE(answer.has_value() && answer->verdict == Verdict::feasible);
+  ASSERT_EQ(answer->transition.stopped, std::vector<std::string>{"0000:01:00.0"}) << in_words(answer->transition.steps);
+  const auto at = [&](StepKind kind) {
+    return std::ranges::find(answer->transition.steps, kind, &Step::kind) - answer->transition.steps.begin();
+  };
+  EXPECT_LT(at(StepKind::hwpt_destroy), at(StepKind::hwpt_alloc));
+  auto machine = sim::Machine::create(request.host, kernel_law());
+  ASSERT_TRUE(machine.has_value());
+  sim::SimBackend backend(**machine);
+  ASSERT_EQ(apply_plan(alone, request.host, backend).outcome, ApplyOutcome::done);
+  EXPECT_EQ(apply_transition(alone, answer->plan, answer->transition.steps, request.host, backend).outcome,
+            ApplyOutcome::done);
 }
 
 // ------------------------------------------------------------------------------------------------- documents

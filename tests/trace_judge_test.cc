@@ -228,6 +228,21 @@ TEST(TraceJudge, AHwptWithoutADomainIdTakesNobody) {
   EXPECT_TRUE(trace_judge::names(violations, "target.hwpts"));
 }
 
+// All IOMMUs but Intel's take the id when the HWPT is made.
+TEST(TraceJudge, AHwptWithoutADomainIdOfItsOwnIsNotMade) {
+  Request request = request_with({kCoherent});
+  request.host.units[0].driver = Driver::amd;
+  request.host.units[0].facts[UnitFact::domains_used] = 65534;  // one is left, and hwpt0 has it
+  const Layout layout = oracle::boot(request).value();
+  const auto made = [&](std::vector<TraceStep> steps) {
+    steps.push_back(step(Act::hwpt_alloc, kCoherent, "ioas0", "hwpt1"));
+    return !trace_judge::names(trace_judge::judge_trace(request, layout, steps, layout), "hwpt-alloc.ids");
+  };
+  EXPECT_FALSE(made({}));
+  EXPECT_FALSE(made({step(Act::detach, kCoherent)}));
+  EXPECT_TRUE(made({step(Act::detach, kCoherent), step(Act::hwpt_destroy, "", "", "hwpt0")}));
+}
+
 // -------------------------------------------------------------------------------------------- random histories
 
 // Every feasible change of random histories in the mode, from layout to layout.

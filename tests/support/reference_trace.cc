@@ -13,6 +13,12 @@ using oracle::Layout;
 using oracle::RunningHwpt;
 using oracle::Space;
 
+// A new HWPT that waits for a domain id.
+struct Late {
+  const Space* space = nullptr;
+  const RunningHwpt* hwpt = nullptr;
+};
+
 struct Spot {  // where a device is attached
   std::string ioas;
   std::string hwpt;  // empty: an access
@@ -124,9 +130,42 @@ class Maker {
         allowed_[s.id] = s.allowed;
       }
       for (const RunningHwpt& h : s.hwpts) {
-        if (!h.automatic && !has_hwpt(running_, h.id)) allocate(s, h);
+        if (!h.automatic && !has_hwpt(running_, h.id) && !allocate_with_id(s, h)) late_.push_back({&s, &h});
       }
     }
+  }
+
+  bool allocate_with_id(const Space& s, const RunningHwpt& h) {
+    const std::size_t before = steps_.size();
+    allocate(s, h);
+    if (none_misses("hwpt-alloc.ids", before)) return true;
+    steps_.resize(before);
+    return false;
+  }
+
+  // HWPTs that had no id to be made with; or one goes that is empty and no more.
+  bool make_late(const std::map<std::uint32_t, std::vector<std::string>>& moving) {
+    for (auto it = late_.begin(); it != late_.end(); ++it) {
+      if (!allocate_with_id(*it->space, *it->hwpt)) continue;
+      late_.erase(it);
+      return true;
+    }
+    const auto in_use = [&](const std::string& hwpt) {
+      return std::ranges::any_of(moving, [&](const auto& m) { return from_.at(m.second.front()).hwpt == hwpt; });
+    };
+    for (const Space& s : running_.spaces) {
+      for (const RunningHwpt& h : s.hwpts) {
+        if (late_.empty() || h.automatic || has_hwpt(target_, h.id) || in_use(h.id)) continue;
+        if (!destroyed_.insert(h.id).second) continue;
+        add(Act::hwpt_destroy, "", "", h.id);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  bool is_late(const std::string& hwpt) const {
+    return std::ranges::any_of(late_, [&](const Late& l) { return l.hwpt->id == hwpt; });
   }
 
   void allocate(const Space& s, const RunningHwpt& h) {
@@ -144,23 +183,30 @@ class Maker {
       moving[*request_.host.device(*request_.host.find_device(device)).group].push_back(device);
     }
     while (!moving.empty() || !stopped.empty()) {
-      if (restart_one(stopped) || replace_one(moving)) continue;
-      if (moving.empty()) return;  // ids never come: the judge will say so
+      if (restart_one(stopped) || replace_one(moving) || make_late(moving)) continue;
+      if (moving.empty()) break;  // ids never come: the judge will say so
       for (const std::string& d : moving.begin()->second) add(Act::detach, d);
       stopped.insert(*moving.begin());
       moving.erase(moving.begin());
     }
+    while (make_late(moving)) {
+    }
+    for (const Late& l : late_) allocate(*l.space, *l.hwpt);
   }
 
   // Does the judge find an id for the step that was added last?
-  bool id_was_there(const char* obligation) const {
+  bool id_was_there(const char* obligation) const { return none_misses(obligation, steps_.size() - 1); }
+
+  // And for all that were added after so many?
+  bool none_misses(const char* obligation, std::size_t after) const {
     const auto violations = judge_trace(request_, running_, steps_, target_);
-    return std::ranges::none_of(
-        violations, [&](const Violation& v) { return v.step == steps_.size() && v.obligation == obligation; });
+    return std::ranges::none_of(violations,
+                                [&](const Violation& v) { return v.step > after && v.obligation == obligation; });
   }
 
   bool replace_one(std::map<std::uint32_t, std::vector<std::string>>& moving) {
     for (auto it = moving.begin(); it != moving.end(); ++it) {
+      if (is_late(to_.at(it->second.front()).hwpt)) continue;
       add(Act::replace, it->second.front(), "", to_.at(it->second.front()).hwpt);
       if (id_was_there("replace.ids")) {
         moving.erase(it);
@@ -174,6 +220,7 @@ class Maker {
   bool restart_one(std::map<std::uint32_t, std::vector<std::string>>& stopped) {
     for (auto it = stopped.begin(); it != stopped.end(); ++it) {
       const std::size_t before = steps_.size();
+      if (is_late(to_.at(it->second.front()).hwpt)) continue;
       add(Act::attach, it->second.front(), "", to_.at(it->second.front()).hwpt);
       if (!id_was_there("attach.ids")) {
         steps_.resize(before);
@@ -198,7 +245,8 @@ class Maker {
   void destroy() {  // 7
     for (const Space& s : running_.spaces) {
       for (const RunningHwpt& h : s.hwpts) {
-        if (!h.automatic && !has_hwpt(target_, h.id)) add(Act::hwpt_destroy, "", "", h.id);
+        if (h.automatic || has_hwpt(target_, h.id) || destroyed_.contains(h.id)) continue;
+        add(Act::hwpt_destroy, "", "", h.id);
       }
     }
   }
@@ -230,6 +278,8 @@ class Maker {
   const Layout& target_;
   std::map<std::string, Spot> from_, to_;
   std::map<std::string, std::vector<Range>> allowed_;
+  std::vector<Late> late_;
+  std::set<std::string> destroyed_;
   std::vector<TraceStep> steps_;
 };
 
