@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "backends/sim/sim_action.h"
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
+#include "engine/lifecycle/layout.h"
 
 namespace ioplan::sim {
 
@@ -22,31 +24,89 @@ Result<void> SimType1Backend::admit(const Plan& plan) {
 // ------------------------------------------------------------------------------------------------- steps
 
 Result<std::unique_ptr<Action>> SimType1Backend::prepare(const Plan& plan, const Step& step) {
-  if (step.kind == StepKind::ioas_alloc) {
-    if (spaces_.contains(step.ioas)) return failure(fmt::format("`{}` is there already", step.ioas));
-    return std::make_unique<StepAction>(
-        step.ioas,
-        [this, name = step.ioas]() -> Result<void> {
-          spaces_[name].container = Type1Container::open(machine_);
-          return {};
-        },
-        [this, name = step.ioas]() -> Result<void> {
-          spaces_.erase(name);
-          return {};
-        });
+  switch (step.kind) {
+    case StepKind::ioas_alloc: return prepare_space(step);
+    case StepKind::ioas_destroy: return prepare_space_destroy(step);
+    case StepKind::kvm_file_add:
+    case StepKind::kvm_file_del: return prepare_kvm_file(step);
+    case StepKind::attach_ioas: return prepare_attach(plan, step);
+    case StepKind::detach: return prepare_detach(step);
+    case StepKind::map: return prepare_map(plan, step);
+    case StepKind::unmap: return prepare_unmap(plan, step);
+    default: return failure(fmt::format("a container cannot `{}`", kStepKindNames[static_cast<std::size_t>(step.kind)]));
   }
-  if (step.kind != StepKind::attach_ioas && step.kind != StepKind::map) {
-    return failure(fmt::format("a container cannot `{}`", kStepKindNames[static_cast<std::size_t>(step.kind)]));
+}
+
+Result<std::unique_ptr<Action>> SimType1Backend::prepare_space(const Step& step) {
+  if (spaces_.contains(step.ioas)) return failure(fmt::format("`{}` is there already", step.ioas));
+  return std::make_unique<StepAction>(
+      step.ioas,
+      [this, name = step.ioas]() -> Result<void> {
+        spaces_[name].container = Type1Container::open(machine_);
+        return {};
+      },
+      [this, name = step.ioas]() -> Result<void> {
+        spaces_.erase(name);
+        return {};
+      });
+}
+
+Result<std::unique_ptr<Action>> SimType1Backend::prepare_space_destroy(const Step& step) {
+  const auto space = spaces_.find(step.ioas);
+  if (space == spaces_.end()) return failure(fmt::format("`{}` is not allocated", step.ioas));
+  if (!space->second.record.empty()) return failure(fmt::format("`{}` is in use", step.ioas));
+  return std::make_unique<StepAction>(
+      step.ioas + " (closed)",
+      [this, name = step.ioas]() -> Result<void> {
+        spaces_.erase(name);
+        return {};
+      },
+      [this, name = step.ioas]() -> Result<void> {
+        spaces_[name].container = Type1Container::open(machine_);
+        return {};
+      });
+}
+
+Result<std::unique_ptr<Action>> SimType1Backend::prepare_kvm_file(const Step& step) {
+  const std::string& id = step.device;
+  const bool adds = step.kind == StepKind::kvm_file_add;
+  if (kvm_files_.contains(id) == adds) {
+    return failure(fmt::format("the file of `{}` is {} KVM", id, adds ? "with" : "not with"));
   }
+  const auto add = [this, id]() -> Result<void> {
+    kvm_files_.insert(id);
+    return {};
+  };
+  const auto take = [this, id]() -> Result<void> {
+    kvm_files_.erase(id);
+    return {};
+  };
+  if (adds) return std::make_unique<StepAction>(id + " (with KVM)", add, take);
+  return std::make_unique<StepAction>(id + " (not with KVM)", take, add);
+}
+
+// ------------------------------------------------------------------------------------------------- groups
+
+// Opening a device registers its file, unless a step of its own did; not of one that only opens a domain for others.
+Result<std::unique_ptr<Action>> SimType1Backend::prepare_attach(const Plan& plan, const Step& step) {
   if (!spaces_.contains(step.ioas)) return failure(fmt::format("`{}` is not allocated", step.ioas));
-  if (step.kind == StepKind::map) return prepare_map(plan, step);
   const auto device = machine_.host().find_device(step.device);
   if (!device) return failure(fmt::format("the simulated host has no device `{}`", step.device));
   if (attached_.contains(step.device)) return failure(fmt::format("`{}` is attached already", step.device));
   const std::uint32_t group = machine_.host().device(*device).group.value();
+  const bool registers = home_of(plan, step.device) != nullptr && !kvm_files_.contains(step.device);
   return std::make_unique<StepAction>(
-      step.device + " (attached)", [this, step, group] { return attach(step, group); },
-      [this, id = step.device] { return detach(id); });
+      step.device + " (attached)",
+      [this, step, group, registers] {
+        auto attached = attach(step, group);
+        if (attached && registers) kvm_files_.insert(step.device);
+        return attached;
+      },
+      [this, id = step.device, registers] {
+        auto detached = detach(id);
+        if (detached && registers) kvm_files_.erase(id);
+        return detached;
+      });
 }
 
 bool SimType1Backend::in_use(std::uint32_t group) const {
@@ -56,38 +116,66 @@ bool SimType1Backend::in_use(std::uint32_t group) const {
 // The first device of a group brings it into the container.
 Result<void> SimType1Backend::attach(const Step& step, std::uint32_t group) {
   if (!in_use(group)) {
-    if (auto joined = join(spaces_.at(step.ioas), group); !joined) return joined;
+    if (auto joined = join(spaces_.at(step.ioas), group, step.hwpt); !joined) return joined;
   }
   attached_[step.device] = {step.ioas, step.hwpt, group};
   return {};
 }
 
-Result<void> SimType1Backend::join(Space& space, std::uint32_t group) {
+// VFIO_SET_IOMMU wants a first group.
+Result<void> SimType1Backend::join(Space& space, std::uint32_t group, const std::string& hwpt) {
   if (const auto joined = space.container->attach_group(group); !joined) return failed(joined.error());
-  if (space.started) return {};
-  const auto set = space.container->set_iommu();
-  if (!set) {
-    (void)space.container->detach_group(group);
-    return failed(set.error());
+  if (space.record.empty()) {
+    if (const auto set = space.container->set_iommu(); !set) {
+      (void)space.container->detach_group(group);
+      return failed(set.error());
+    }
   }
-  space.started = true;
+  space.record.join(hwpt, std::to_string(group));
+  return {};
+}
+
+Result<void> SimType1Backend::leave(Space& space, std::uint32_t group) {
+  if (const auto left = space.container->detach_group(group); !left) return failed(left.error());
+  space.record.leave(std::to_string(group));
   return {};
 }
 
 Result<void> SimType1Backend::detach(const std::string& device) {
   const Attached was = attached_.at(device);
   attached_.erase(device);
-  if (in_use(was.group)) return {};
+  return in_use(was.group) ? Result<void>{} : leave(spaces_.at(was.ioas), was.group);
+}
+
+Result<std::unique_ptr<Action>> SimType1Backend::prepare_detach(const Step& step) {
+  const auto attached = attached_.find(step.device);
+  if (attached == attached_.end()) return failure(fmt::format("`{}` is not attached", step.device));
+  const Attached was = attached->second;
+  return std::make_unique<StepAction>(
+      step.device + " (detached)", [this, id = step.device] { return detach(id); },
+      [this, id = step.device, was, record = spaces_.at(was.ioas).record] { return attach_again(id, was, record); });
+}
+
+// The container as it was. Where all groups have to leave for it, their mappings come back, too.
+Result<void> SimType1Backend::attach_again(const std::string& device, const Attached& was, const ContainerRecord& record) {
   Space& space = spaces_.at(was.ioas);
-  const auto left = space.container->detach_group(was.group);
-  if (!left) return failed(left.error());
-  space.started = std::ranges::any_of(attached_, [&](const auto& a) { return a.second.ioas == was.ioas; });
+  for (const Regrouping& r : way_back(space.record, record)) {
+    const auto group = static_cast<std::uint32_t>(*parse_integer(r.group));
+    const bool starts = space.record.empty();
+    if (auto done = r.joins ? join(space, group, r.hwpt) : leave(space, group); !done) return done;
+    if (!r.joins || !starts) continue;
+    for (const Mapped& piece : space.maps) {
+      if (auto mapped = map_piece(space, piece); !mapped) return mapped;
+    }
+  }
+  attached_[device] = was;
   return {};
 }
 
 // ------------------------------------------------------------------------------------------------- memory
 
 Result<std::unique_ptr<Action>> SimType1Backend::prepare_map(const Plan& plan, const Step& step) {
+  if (!spaces_.contains(step.ioas)) return failure(fmt::format("`{}` is not allocated", step.ioas));
   const auto wanted = memory_.wanted(plan, step);
   if (!wanted) return tl::make_unexpected(wanted.error());
   return std::make_unique<StepAction>(
@@ -97,21 +185,65 @@ Result<std::unique_ptr<Action>> SimType1Backend::prepare_map(const Plan& plan, c
 }
 
 Result<void> SimType1Backend::map(const Step& step, const GuestMemories::Wanted& wanted) {
+  Space& space = spaces_.at(step.ioas);
   GuestMemory& guest = memory_.get(wanted);
-  const std::uint32_t flags = kVfioMapRead | (step.writeable ? kVfioMapWrite : 0);
-  const auto mapped = spaces_.at(step.ioas).container->map_dma(
-      step.iova.start, guest.memory.user_va + (step.iova.start - guest.first), step.iova.extent() + 1, flags);
-  if (mapped) ++guest.pieces;
+  auto mapped = map_piece(space, {step, wanted});
+  if (mapped) {
+    ++guest.pieces;
+    space.maps.push_back({step, wanted});
+  }
   memory_.release(wanted.place);
-  return done(mapped);
+  return mapped;
+}
+
+// Requires: its memory is there.
+Result<void> SimType1Backend::map_piece(Space& space, const Mapped& piece) {
+  const GuestMemory& guest = memory_.at(piece.wanted.place);
+  const Range& r = piece.step.iova;
+  const std::uint32_t flags = kVfioMapRead | (piece.step.writeable ? kVfioMapWrite : 0);
+  return done(space.container->map_dma(r.start, guest.memory.user_va + (r.start - guest.first), r.extent() + 1, flags));
 }
 
 Result<void> SimType1Backend::unmap(const Step& step, const GuestMemories::Place& place) {
-  const auto unmapped = spaces_.at(step.ioas).container->unmap_dma(step.iova.start, step.iova.extent() + 1);
+  Space& space = spaces_.at(step.ioas);
+  const auto unmapped = space.container->unmap_dma(step.iova.start, step.iova.extent() + 1);
   if (!unmapped) return failed(unmapped.error());
-  --memory_.at(place).pieces;
+  const auto gone = std::erase_if(space.maps, [&](const Mapped& m) { return step.iova.contains(m.step.iova); });
+  memory_.at(place).pieces -= static_cast<unsigned>(gone);
   memory_.release(place);
   return {};
+}
+
+// The memory waits for an undo, which maps the same pages again, and goes when nobody can ask for one any more.
+Result<std::unique_ptr<Action>> SimType1Backend::prepare_unmap(const Plan& plan, const Step& step) {
+  const auto space = spaces_.find(step.ioas);
+  if (space == spaces_.end()) return failure(fmt::format("`{}` is not allocated", step.ioas));
+  const auto wanted = memory_.wanted(plan, step);
+  if (!wanted) return tl::make_unexpected(wanted.error());
+  std::vector<Mapped> pieces;
+  std::ranges::copy_if(space->second.maps, std::back_inserter(pieces),
+                       [&](const Mapped& m) { return step.iova.contains(m.step.iova); });
+  if (pieces.empty()) return failure(fmt::format("`{}` is not mapped so", step.ioas));
+  const auto kept = std::make_shared<GuestMemories>(machine_);
+  return std::make_unique<StepAction>(
+      fmt::format("{} ({:#x}-{:#x} unmapped)", step.ioas, step.iova.start, step.iova.last),
+      [this, step, kept, place = wanted->place]() -> Result<void> {
+        ++memory_.at(place).pieces;  // stays for the undo
+        auto unmapped = unmap(step, place);
+        --memory_.at(place).pieces;
+        if (unmapped) kept->take(memory_, place);
+        return unmapped;
+      },
+      [this, pieces, kept, place = wanted->place]() -> Result<void> {
+        memory_.take(*kept, place);
+        Space& back = spaces_.at(place.first);
+        for (const Mapped& piece : pieces) {
+          if (auto mapped = map_piece(back, piece); !mapped) return mapped;
+          ++memory_.at(place).pieces;
+          back.maps.push_back(piece);
+        }
+        return {};
+      });
 }
 
 // ------------------------------------------------------------------------------------------------- observing
@@ -122,7 +254,7 @@ Result<Observation> SimType1Backend::observe() {
   for (const auto& [name, space] : spaces_) {
     ObservedIoas& ioas = seen.ioas.emplace_back(ObservedIoas{name, std::nullopt, std::nullopt, std::nullopt});
     pinned += space.container->pinned_bytes();
-    if (!space.started) continue;
+    if (space.record.empty()) continue;
     auto info = space.container->get_info();
     if (!info) return failed(info.error());
     ioas.ranges = std::move(info->iova_ranges);
@@ -130,6 +262,7 @@ Result<Observation> SimType1Backend::observe() {
     for (const Type1Domain& domain : space.container->domains()) seen.hwpts.push_back(observe_domain(name, space, domain));
   }
   seen.pinned_bytes = pinned;
+  seen.kvm_files.emplace(kvm_files_.begin(), kvm_files_.end());
   return seen;
 }
 
@@ -137,15 +270,14 @@ Result<Observation> SimType1Backend::observe() {
 // strangers into it, the comparison says so.
 ObservedHwpt SimType1Backend::observe_domain(const std::string& ioas, const Space& space, const Type1Domain& domain) const {
   ObservedHwpt hwpt;
+  const std::uint32_t opener = machine_.host().device(domain.allocator).group.value();  // it may have left
   std::vector<std::string> devices;
   for (const std::uint32_t group : domain.groups) {
     for (const auto& [id, attached] : attached_) {
       if (attached.group != group) continue;
       if (hwpt.id.empty()) hwpt.id = attached.hwpt;
       devices.push_back(id);
-    }
-    if (!hwpt.allocator && !devices.empty()) {  // of the group that opened the domain
-      hwpt.allocator = *std::ranges::min_element(devices, natural_less);
+      if (group == opener && (!hwpt.allocator || natural_less(id, *hwpt.allocator))) hwpt.allocator = id;
     }
   }
   std::ranges::sort(devices, natural_less);

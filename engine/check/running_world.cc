@@ -1,5 +1,7 @@
 #include "engine/check/running_world.h"
 
+#include <algorithm>
+
 #include "engine/base/text.h"
 
 namespace ioplan::check {
@@ -8,15 +10,24 @@ namespace {
 
 bool is_access(const Step& s) { return s.kind == StepKind::attach_ioas && is_uuid(s.device); }
 
+bool joins_container(const Plan& layout, const Step& s) {
+  return layout.interface == KernelInterface::type1 && s.kind == StepKind::attach_ioas;
+}
+
+void note_made(std::vector<std::string>& made, const std::string& hwpt) {
+  if (std::find(made.begin(), made.end(), hwpt) == made.end()) made.push_back(hwpt);
+}
+
 }  // namespace
 
 RunningWorld world_of(const Plan& layout, const Host& host, const Law& law) {
   RunningWorld world;
   for (const PlannedIoas& ioas : layout.ioas) {
     RunningSpace& space = world.spaces[ioas.id];
-    space = {ioas.vm, ioas.allowed, ioas.memory};
+    space = {ioas.vm, ioas.allowed, ioas.memory, {}};
+    if (layout.interface == KernelInterface::type1) space.allowed.clear();  // nothing is given away there
     for (const MemoryRange& m : ioas.memory) {
-      if (ioas.allowed.empty()) space.allowed.push_back(m.gpa);
+      if (ioas.allowed.empty() && layout.interface == KernelInterface::iommufd) space.allowed.push_back(m.gpa);
     }
     world.bound.insert(ioas.retained.begin(), ioas.retained.end());
   }
@@ -27,6 +38,7 @@ RunningWorld world_of(const Plan& layout, const Host& host, const Law& law) {
     world.bound.insert(h.devices.begin(), h.devices.end());
   }
   for (const Step& s : layout.steps) {
+    if (joins_container(layout, s)) note_made(world.spaces[s.ioas].made, s.hwpt);
     if (!is_access(s)) continue;
     world.access[s.device] = s.ioas;
     world.bound.insert(s.device);

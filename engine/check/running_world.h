@@ -16,6 +16,7 @@ struct RunningSpace {
   std::string vm;
   std::vector<Range> allowed;
   std::vector<MemoryRange> mapped;
+  std::vector<std::string> made;  // under type1: its HWPTs in the order of their making
 };
 
 struct RunningHwpt {

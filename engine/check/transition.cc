@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "engine/base/text.h"
+#include "engine/check/joining.h"
 #include "engine/check/running_world.h"
 
 namespace ioplan {
@@ -93,6 +94,7 @@ class Replay {
   }
 
   std::string danger_of(const std::string& device, const RunningHwpt& hwpt, const std::string& id) const {
+    if (!vm_of_.contains(device)) return "";  // no VM has it: it is there to open a container's domain
     const bool blocks = hwpt.what[HwptQ::enforce_cache_coherency] != 0;
     const bool capable = !noncoherent(device);
     if (!blocks && !kvm_noncoherent(vm_of_.at(device))) {
@@ -112,7 +114,7 @@ class Replay {
     const Intervals allowed = merged(space.allowed);
     for (const MemoryRange& m : space.mapped) {
       const std::string where = format_ranges({&m.gpa, 1});
-      if (!covers(allowed, m.gpa)) return fmt::format("`{}` maps {}, which is not allowed", id, where);
+      if (!in_containers() && !covers(allowed, m.gpa)) return fmt::format("`{}` maps {}, which is not allowed", id, where);
       for (const ReservedRegion& r : reserved_in(id)) {
         if (r.range.overlaps(m.gpa)) return fmt::format("`{}` maps {} under a reserved region", id, where);
       }
@@ -149,6 +151,7 @@ class Replay {
   // ------------------------------------------------------------------------------------------- steps
 
   std::string take(const Step& s) {
+    if (in_containers()) return take_in_containers(s);
     switch (s.kind) {
       case StepKind::bind:
         return bind(s);
@@ -185,6 +188,35 @@ class Replay {
     return "no such step";
   }
 
+  bool in_containers() const { return law_.interface() == KernelInterface::type1; }
+
+  // Groups join and leave, memory is mapped; a file is opened to be registered.
+  std::string take_in_containers(const Step& s) {
+    switch (s.kind) {
+      case StepKind::kvm_file_add:
+        now_.bound.insert(s.device);
+        return now_.registered.insert(s.device).second ? known_device(s.device) : "it is registered already";
+      case StepKind::kvm_file_del:
+        if (attached(s.device)) return fmt::format("`{}` is still attached", s.device);
+        now_.bound.erase(s.device);
+        return now_.registered.erase(s.device) == 1 ? "" : "it is not registered";
+      case StepKind::ioas_alloc:
+        return make_space(s);
+      case StepKind::ioas_destroy:
+        return destroy_space(s);
+      case StepKind::attach_ioas:
+        return join_container(s);
+      case StepKind::detach:
+        return leave_container(s);
+      case StepKind::map:
+        return map(s);
+      case StepKind::unmap:
+        return unmap(s);
+      default:
+        return "a type1 container has no such step";
+    }
+  }
+
   std::string known_device(const std::string& device) const {
     return vm_of_.contains(device) ? "" : fmt::format("`{}` is of neither layout", device);
   }
@@ -218,7 +250,7 @@ class Replay {
   std::string make_space(const Step& s) {
     const auto planned = target_.spaces.find(s.ioas);
     if (planned == target_.spaces.end()) return fmt::format("`{}` is not of the target", s.ioas);
-    return now_.spaces.try_emplace(s.ioas, RunningSpace{planned->second.vm, {}, {}}).second ? ""
+    return now_.spaces.try_emplace(s.ioas, RunningSpace{planned->second.vm, {}, {}, {}}).second ? ""
                                                                                             : "it is there already";
   }
 
@@ -422,13 +454,104 @@ class Replay {
 
   void drop_if_automatic(const std::string& id) {
     const bool used = std::ranges::any_of(now_.home, [&](const auto& h) { return h.second == id; });
-    if (now_.hwpts.at(id).automatic && !used) now_.hwpts.erase(id);
+    if (!now_.hwpts.at(id).automatic || used) return;
+    std::erase(now_.spaces.at(now_.hwpts.at(id).ioas).made, id);
+    now_.hwpts.erase(id);
+  }
+
+  // ------------------------------------------------------------------------------------------- type1's containers
+
+  std::string join_container(const Step& s) {
+    const auto d = index_of(s.device);
+    if (!d || !now_.spaces.contains(s.ioas)) return "there is nothing to attach";
+    if (attached(s.device)) return fmt::format("`{}` is attached already", s.device);
+    if (vm_of_.contains(s.device) && !now_.bound.contains(s.device)) return fmt::format("`{}` is not open", s.device);
+    std::string landing;
+    for (const std::size_t member : members(*d)) {
+      const auto home = now_.home.find(host_.devices[member].id);
+      if (home != now_.home.end()) landing = home->second;
+    }
+    if (landing.empty()) {
+      if (const std::string fault = misfit_of_group(*d, now_.spaces.at(s.ioas)); !fault.empty()) return fault;
+      landing = newest_that_takes(*d, now_.spaces.at(s.ioas));
+    }
+    if (landing.empty()) {
+      if (const std::string fault = open_domain(s, *d); !fault.empty()) return fault;
+      landing = s.hwpt;
+    }
+    if (landing != s.hwpt) return fmt::format("type1 puts it into `{}`", landing);
+    if (now_.hwpts.at(landing).ioas != s.ioas) return "its group is in another container";
+    if (!has_domain_id(*d, landing)) return "the unit has no domain id left";
+    now_.home[s.device] = landing;
+    return "";
+  }
+
+  HwptQuantities own_domain(std::size_t device) const { return law_.allocate(describe(members(device).front()), 0); }
+
+  // What is asked before anything is shared: regions of all members, and the aperture of the group's own domain.
+  std::string misfit_of_group(std::size_t device, const RunningSpace& space) const {
+    const HwptQuantities own = own_domain(device);
+    const Range aperture{own[HwptQ::aperture_start], own[HwptQ::aperture_last]};
+    for (const MemoryRange& m : space.mapped) {
+      if (!aperture.contains(m.gpa)) return "what is mapped is outside the aperture of its own domain";
+      for (const std::size_t member : members(device)) {
+        for (const ReservedRegion& region : regions(host_.devices[member].id)) {
+          if (region.range.overlaps(m.gpa)) return "a region of its group lies over what is mapped";
+        }
+      }
+    }
+    return "";
+  }
+
+  std::string newest_that_takes(std::size_t device, const RunningSpace& space) const {
+    const VmQuantities nothing;
+    for (auto id = space.made.rbegin(); id != space.made.rend(); ++id) {
+      const HwptQuantities& what = now_.hwpts.at(*id).what;
+      const bool takes = std::ranges::all_of(members(device), [&](std::size_t member) {
+        const DeviceQuantities q = describe(member);
+        return scenes_.statutes.broken_in_linux(Phase::attach, {&what, &q, &nothing}) == nullptr;
+      });
+      if (takes) return *id;
+    }
+    return "";
+  }
+
+  std::string open_domain(const Step& s, std::size_t device) {
+    const HwptQuantities own = own_domain(device);
+    if (now_.hwpts.contains(s.hwpt)) return fmt::format("type1 makes another domain than `{}` for it", s.hwpt);
+    if (const std::string fault = misfit(own, now_.spaces.at(s.ioas)); !fault.empty()) return fault;
+    now_.hwpts[s.hwpt] = {s.ioas, own, true, device};
+    now_.spaces.at(s.ioas).made.push_back(s.hwpt);
+    return "";
+  }
+
+  std::string leave_container(const Step& s) {
+    const auto home = now_.home.find(s.device);
+    const std::string ioas = home == now_.home.end() ? "" : now_.hwpts.at(home->second).ioas;
+    if (std::string fault = detach(s); !fault.empty()) return fault;
+    const RunningSpace& space = now_.spaces.at(ioas);
+    return space.made.empty() && !space.mapped.empty() ? "the last group takes the mappings with it" : "";
+  }
+
+  std::string misfit_for_domains(const Step& s) const {
+    std::vector<HwptQuantities> domains;
+    for (const auto& [id, h] : now_.hwpts) {
+      if (h.ioas == s.ioas) domains.push_back(h.what);
+    }
+    if (domains.empty()) return "nobody is in the container";
+    const std::uint64_t common = common_pages(scenes_, domains);
+    if (common == 0) return "the domains have no page size in common";
+    return misaligned(s.iova, common & (~common + 1)) ? "it is not aligned for all domains" : "";
   }
 
   std::string map(const Step& s) {
     const auto space = now_.spaces.find(s.ioas);
     if (space == now_.spaces.end()) return fmt::format("there is no `{}`", s.ioas);
-    if (!covers(merged(space->second.allowed), s.iova)) return "it is not allowed";
+    if (in_containers()) {
+      if (const std::string fault = misfit_for_domains(s); !fault.empty()) return fault;
+    } else if (!covers(merged(space->second.allowed), s.iova)) {
+      return "it is not allowed";
+    }
     for (const MemoryRange& m : space->second.mapped) {
       if (m.gpa.overlaps(s.iova)) return "something is mapped there";
     }
@@ -464,6 +587,12 @@ class Replay {
     same(now_.home == target_.home, "the places of the devices");
     same(now_.access == target_.access, "the mediated devices");
     same(now_.hwpts == target_.hwpts, "the HWPTs");
+    const auto made = [](const RunningWorld& world) {
+      std::map<std::string, std::vector<std::string>> order;
+      for (const auto& [id, space] : world.spaces) order[id] = space.made;
+      return order;
+    };
+    same(made(now_) == made(target_), "the order of the domains");
     same(sorted_spaces(now_) == sorted_spaces(target_), "the address spaces");
   }
 

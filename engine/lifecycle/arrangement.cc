@@ -6,7 +6,10 @@
 #include <map>
 #include <set>
 
+#include "engine/base/log2.h"
+#include "engine/base/text.h"
 #include "engine/explain/sentence.h"
+#include "engine/lifecycle/container_domains.h"
 #include "engine/lifecycle/domain_ids.h"
 #include "engine/lifecycle/layout.h"
 
@@ -42,11 +45,10 @@ class Arranger {
     find_standing();
     place_those_who_stay();
     if (conflict_.empty()) doubt_standing();
-    if (conflict_.empty()) search(Merge::yes);
-    if (conflict_.empty() && ids_decided_) search(Merge::no);  // items that look alike may need other HWPTs
+    if (conflict_.empty()) search();
     if (conflict_.empty() && !best_) explain_arrivals();
     if (!conflict_.empty()) return {{}, std::move(conflict_), false};
-    return {write(), {}, leaves_ > kMostLeaves};
+    return {std::move(*best_), {}, leaves_ > kMostLeaves};
   }
 
  private:
@@ -85,6 +87,7 @@ class Arranger {
     for (const PlannedHwpt& h : running_.hwpts) {
       if (ioas == nullptr || h.ioas != ioas->id) take_ids_of_another_vm(h);
     }
+    ids_of_others_.emplace(ids_);
     if (ioas == nullptr) return;
     std::set<std::string_view> wanted;
     for (const AssignedDevice& d : vm_.devices) {
@@ -94,7 +97,7 @@ class Arranger {
       if (h.ioas != ioas->id) continue;
       const bool kept = std::ranges::any_of(h.devices, [&](const auto& d) { return wanted.contains(d); });
       const bool stays_empty = made_ == NewHwpts::never && !h.automatic;  // the kernel destroys automatic ones
-      if (kept || stays_empty) standing_.push_back({&h, offer_of(h), {}});
+      if (kept || stays_empty) standing_.push_back({&h, offer_of(quantities_of(h, request_.host, law_)), {}});
     }
     std::ranges::sort(standing_, {}, [](const Standing& s) { return number_of(s.hwpt->id); });
   }
@@ -103,8 +106,7 @@ class Arranger {
     for (const std::string& d : h.devices) ids_.take(h.id, h.stage, *request_.host.find_device(d));
   }
 
-  Offer offer_of(const PlannedHwpt& h) const {
-    const HwptQuantities q = quantities_of(h, request_.host, law_);
+  Offer offer_of(const HwptQuantities& q) const {
     Offer offer{q, {}, {}, {}, page_table_bytes_of(q, problem()), unneeded_flags_of(q, problem())};
     for (const DeviceClass& cls : problem().classes) {
       const Values values{&q, &cls.quantities, &problem().quantities};
@@ -229,6 +231,12 @@ class Arranger {
 
   // ------------------------------------------------------------------------------------------ who arrives
 
+  void search() {
+    if (law_.interface() == KernelInterface::type1) return search_orders();
+    search(Merge::yes);
+    if (ids_decided_) search(Merge::no);  // items that look alike may need other HWPTs
+  }
+
   // Arrivals that nothing tells apart go together, unless they may not even meet their own kind.
   void search(Merge merge) {
     using Kind = std::tuple<std::vector<std::uint32_t>, std::vector<std::uint32_t>, std::vector<Side>>;
@@ -289,7 +297,7 @@ class Arranger {
     if (!fresh) return;
     const ObjectiveValues values = cost_of(*fresh);
     if (best_ && !better(values, best_values_, request_.policy.objectives)) return;
-    best_ = {choice_, std::move(*fresh), elements_};
+    best_ = write(*fresh);
     best_values_ = values;
   }
 
@@ -322,9 +330,11 @@ class Arranger {
     for (const std::uint32_t g : item(i).groups) ids.take(hwpt, stage, problem().groups[g].assigned.front());
   }
 
+  static unsigned stage_of(const Offer& offer) { return static_cast<unsigned>(offer.hwpt[HwptQ::stage]); }
+
   bool overdraws(DomainIds ids, const std::vector<SolvedHwpt>& hwpts) const {
     for (std::size_t h = 0; h < hwpts.size(); ++h) {
-      const auto stage = static_cast<unsigned>(model_.offers[hwpts[h].offer].hwpt[HwptQ::stage]);
+      const unsigned stage = stage_of(model_.offers[hwpts[h].offer]);
       for (const std::uint32_t i : hwpts[h].items) take(ids, fmt::format("new{}", h), stage, i);
     }
     return ids.overdrawn();
@@ -387,22 +397,138 @@ class Arranger {
     return hwpts;
   }
 
+  void add_cost(ObjectiveValues& values, const Offer& offer, const std::vector<std::uint32_t>& items) const {
+    values[Objective::hwpts] += 1;
+    values[Objective::page_tables] += offer.page_table_bytes;
+    values[Objective::unneeded_flags] += offer.unneeded_flags;
+    if (offer.hwpt[HwptQ::enforce_cache_coherency] != 0) return;
+    for (const std::uint32_t i : items) values[Objective::coherency] += item(i).enforceable;
+  }
+
   ObjectiveValues cost_of(const std::vector<SolvedHwpt>& fresh) const {
     ObjectiveValues values;
-    const auto add = [&](const Offer& offer, const std::vector<std::uint32_t>& items) {
-      values[Objective::hwpts] += 1;
-      values[Objective::page_tables] += offer.page_table_bytes;
-      values[Objective::unneeded_flags] += offer.unneeded_flags;
-      if (offer.hwpt[HwptQ::enforce_cache_coherency] != 0) return;
-      for (const std::uint32_t i : items) values[Objective::coherency] += item(i).enforceable;
-    };
-    for (const Standing& s : standing_) add(s.offer, s.items);
-    for (const SolvedHwpt& h : fresh) add(model_.offers[h.offer], h.items);
+    for (const Standing& s : standing_) add_cost(values, s.offer, s.items);
+    for (const SolvedHwpt& h : fresh) add_cost(values, model_.offers[h.offer], h.items);
     for (std::size_t e = 0; e < elements_.size(); ++e) {
       const bool open = choice_[e] && standing_[*choice_[e]].offer.hwpt[HwptQ::enforce_cache_coherency] == 0;
       for (const std::uint32_t i : elements_[e]) values[Objective::coherency] += open ? item(i).enforceable : 0;
     }
     return values;
+  }
+
+  // ------------------------------------------------------------------------------------------ type1's containers
+
+  // There only the order of joining can be chosen. Of arriving groups that nothing tells apart the lowest is next.
+  struct Arrival {
+    std::string device;  // lowest of the group's that are assigned
+    std::tuple<std::vector<std::uint32_t>, std::vector<Side>, std::uint32_t> kind;
+  };
+
+  void search_orders() {
+    for (const AssignedDevice& d : vm_.devices) {
+      if (!d.host) refuse("type1.mediated", {d.mdev}, fmt::format("the mediated device {} can only be planned for iommufd", d.mdev));
+    }
+    const GroupLaw groups(request_.host, law_);
+    const PlannedIoas* ioas = space_of(running_, vm_.name);
+    ContainerDomains now = ioas == nullptr ? ContainerDomains(groups) : ContainerDomains(groups, running_, ioas->id);
+    std::set<std::uint32_t> wanted;
+    for (const ProblemGroup& g : problem().groups) wanted.insert(groups.group_of(id_of(g.assigned.front())));
+    for (const ContainerDomain& d : std::vector(now.in_order())) {
+      for (const std::uint32_t g : d.groups) {
+        if (!wanted.contains(g)) now.leave(g);
+      }
+    }
+    std::vector<Arrival> arrivals = arrivals_to(now, groups);
+    if (conflict_.empty()) join_in_every_order(now, arrivals, groups);
+  }
+
+  std::vector<Arrival> arrivals_to(const ContainerDomains& now, const GroupLaw& groups) {
+    std::vector<Arrival> arrivals;
+    for (std::uint32_t i = 0; i < problem().items.size(); ++i) {
+      for (const std::uint32_t g : item(i).groups) {
+        const ProblemGroup& group = problem().groups[g];
+        const std::string& device = id_of(group.assigned.front());
+        if (now.home_of(groups.group_of(device)) != nullptr) continue;
+        if (groups.is_mixed(groups.group_of(device))) {
+          refuse("type1.group", {device}, fmt::format("devices of the group of {} would make different domains", device));
+        }
+        const bool like_others = item(i).groups.size() == 1;
+        arrivals.push_back({device, {group.member_classes, group.sides, like_others ? 0 : i + 1}});
+      }
+    }
+    std::ranges::sort(arrivals, natural_less, &Arrival::device);
+    return arrivals;
+  }
+
+  void join_in_every_order(const ContainerDomains& now, std::vector<Arrival>& left, const GroupLaw& groups) {
+    if (leaves_ > kMostLeaves) return;
+    if (left.empty()) {
+      ++leaves_;
+      return consider(now, groups);
+    }
+    std::set<decltype(Arrival::kind)> tried;
+    for (std::size_t next = 0; next < left.size(); ++next) {
+      if (!tried.insert(left[next].kind).second) continue;
+      ContainerDomains then = now;
+      then.join(left[next].device, "");
+      if (made_ == NewHwpts::never && then.in_order().size() > now.in_order().size()) continue;
+      const Arrival joined = left[next];
+      left.erase(left.begin() + static_cast<std::ptrdiff_t>(next));
+      join_in_every_order(then, left, groups);
+      left.insert(left.begin() + static_cast<std::ptrdiff_t>(next), joined);
+    }
+  }
+
+  // What the container came to: may it be, and what does it cost?
+  void consider(const ContainerDomains& domains, const GroupLaw& groups) {
+    std::vector<Offer> offers;
+    std::vector<std::vector<std::uint32_t>> items(domains.in_order().size());
+    for (const ContainerDomain& d : domains.in_order()) offers.push_back(offer_of(d.what));
+    for (std::uint32_t i = 0; i < problem().items.size(); ++i) {
+      std::set<const ContainerDomain*> homes;
+      for (const DeviceIndex d : item(i).assigned) homes.insert(domains.home_of(groups.group_of(id_of(d))));
+      if (homes.size() != 1) return;  // what must share does not
+      items[static_cast<std::size_t>(*homes.begin() - domains.in_order().data())].push_back(i);
+    }
+    if (items.size() > problem().max_hwpts || !pages_in_common(offers)) return;
+    DomainIds ids = *ids_of_others_;
+    ObjectiveValues values;
+    for (std::size_t d = 0; d < items.size(); ++d) {
+      if (!may_hold(offers[d], items[d])) return;
+      for (const std::uint32_t i : items[d]) take(ids, fmt::format("domain{}", d), stage_of(offers[d]), i);
+      add_cost(values, offers[d], items[d]);
+    }
+    if (ids.overdrawn()) {
+      ids_decided_ = true;
+      return;
+    }
+    if (best_ && !better(values, best_values_, request_.policy.objectives)) return;
+    best_values_ = values;
+    best_.emplace();
+    for (std::size_t d = 0; d < items.size(); ++d) {
+      const ContainerDomain& domain = domains.in_order()[d];
+      best_->push_back({domain.hwpt, domain.opener, 0, devices_of(items[d])});
+    }
+  }
+
+  bool may_hold(const Offer& offer, const std::vector<std::uint32_t>& items) const {
+    if (!rules_.hold(Phase::fit, {&offer.hwpt, nullptr, &problem().quantities})) return false;
+    for (const std::uint32_t i : items) {
+      if (!offer.accepts(item(i)) || std::ranges::any_of(item(i).sides, torn_apart)) return false;
+      for (const std::uint32_t other : items) {
+        if (other < i && apart(item(i), item(other))) return false;
+      }
+    }
+    return true;
+  }
+
+  // type1.page-sizes: what vfio_update_pgsize_bitmap leaves. Sizes below the kernel's page show as the page.
+  bool pages_in_common(const std::vector<Offer>& offers) const {
+    std::uint64_t sizes = ~std::uint64_t{0};
+    for (const Offer& o : offers) sizes &= o.hwpt[HwptQ::page_sizes];
+    const std::uint64_t below = problem().quantities[VmQ::page_size] - 1;
+    if ((sizes & below) != 0) sizes = (sizes & ~below) | (below + 1);
+    return sizes != 0 && lowest_bit(sizes) <= problem().quantities[VmQ::memory_alignment];
   }
 
   // ------------------------------------------------------------------------------------------ the answer
@@ -419,7 +545,11 @@ class Arranger {
         }
       }
     }
-    if (made_ == NewHwpts::never) {
+    if (law_.interface() == KernelInterface::type1 && !ids_decided_) {
+      refuse("type1.first-fit", {vm_.name},
+             fmt::format("whatever the order, what joins the container of {} does not come to be where it may{}", vm_.name,
+                         made_ == NewHwpts::never ? ", and frozen mode makes no new HWPT" : ""));
+    } else if (made_ == NewHwpts::never) {
       refuse("lifecycle.frozen", {vm_.name},
              standing_.empty() ? fmt::format("{} has no HWPT, and frozen mode makes none", vm_.name)
                                : fmt::format("frozen mode makes no new HWPT for {}", vm_.name));
@@ -430,17 +560,17 @@ class Arranger {
     }
   }
 
-  std::vector<ArrangedHwpt> write() const {
+  std::vector<ArrangedHwpt> write(const std::vector<SolvedHwpt>& fresh) const {
     std::vector<ArrangedHwpt> hwpts;
     for (std::size_t s = 0; s < standing_.size(); ++s) {
       std::vector<std::uint32_t> items = standing_[s].items;
-      for (std::size_t e = 0; e < best_->elements.size(); ++e) {
-        if (best_->choice[e] == s) items.insert(items.end(), best_->elements[e].begin(), best_->elements[e].end());
+      for (std::size_t e = 0; e < elements_.size(); ++e) {
+        if (choice_[e] == s) items.insert(items.end(), elements_[e].begin(), elements_[e].end());
       }
       const PlannedHwpt& h = *standing_[s].hwpt;
       hwpts.push_back({h.id, h.allocator, h.flags, devices_of(items)});
     }
-    for (const SolvedHwpt& h : best_->fresh) {
+    for (const SolvedHwpt& h : fresh) {
       const auto flags = static_cast<std::uint8_t>(model_.offers[h.offer].hwpt[HwptQ::flags]);
       hwpts.push_back({"", id_of(h.allocator), flags, devices_of(h.items)});
     }
@@ -458,12 +588,6 @@ class Arranger {
     return ids;
   }
 
-  struct Best {
-    std::vector<std::optional<std::size_t>> choice;
-    std::vector<SolvedHwpt> fresh;
-    std::vector<std::vector<std::uint32_t>> elements;
-  };
-
   const Plan& running_;
   const Request& request_;
   NewHwpts made_;
@@ -472,13 +596,14 @@ class Arranger {
   RuleBook rules_;
   VmModel model_;
   const VirtualMachine& vm_;
-  DomainIds ids_;  // of those who stay
+  DomainIds ids_;                           // of those who stay
+  std::optional<DomainIds> ids_of_others_;  // of other VMs alone
   std::vector<Standing> standing_;
   std::map<std::string_view, std::size_t> place_of_;  // by device its standing HWPT
   std::vector<std::uint32_t> arriving_;               // items
   std::vector<std::vector<std::uint32_t>> elements_;  // arriving items that go together
   std::vector<std::optional<std::size_t>> choice_;    // by element: a standing HWPT, or a new one
-  std::optional<Best> best_;
+  std::optional<std::vector<ArrangedHwpt>> best_;
   ObjectiveValues best_values_;
   std::size_t leaves_ = 0;
   bool ids_decided_ = false;  // domain ids refused something

@@ -91,7 +91,7 @@ class Decision {
     if (!arrangement.conflict.empty()) return refuse(arrangement.conflict);
 
     std::vector<std::vector<ArrangedHwpt>> by_vm;
-    for (const VirtualMachine& other : request_.vms) by_vm.push_back(arranged_now(running_, other.name));
+    for (const VirtualMachine& other : request_.vms) by_vm.push_back(arranged_now(running_, other.name, request_.host, law_));
     by_vm[vm_] = arrangement.hwpts;
     Plan plan = write_layout(request_, by_vm, needs, law_);
     std::vector<std::string> known;
@@ -101,6 +101,7 @@ class Decision {
     plan = matched(running_, std::move(plan), request_.host, law_, known);
     complete(plan, files.retained, needs);
     if (auto thawed = thawed_feature(plan)) return refuse({std::move(*thawed)});
+    if (auto lost = memory_lost_to_history(plan)) return refuse({std::move(*lost)});
     answer_.verdict = Verdict::feasible;
     answer_.plan = std::move(plan);
   }
@@ -163,9 +164,11 @@ class Decision {
       return is_uuid(a) != is_uuid(b) ? is_uuid(b) : natural_less(a, b);
     });
     keep_promises(plan, needs);
-    std::vector<std::vector<std::string>> mediated;
-    for (const PlannedIoas& ioas : plan.ioas) mediated.push_back(mediated_devices(plan, ioas.id));
-    plan.steps = boot_steps(plan, mediated);
+    if (law_.interface() == KernelInterface::iommufd) {
+      std::vector<std::vector<std::string>> mediated;
+      for (const PlannedIoas& ioas : plan.ioas) mediated.push_back(mediated_devices(plan, ioas.id));
+      plan.steps = boot_steps(plan, mediated);
+    }
     plan.frozen = features_of(plan);
   }
 
@@ -206,6 +209,23 @@ class Decision {
     const auto index = request_.host.find_device(p.device);
     const auto there = [&](const AssignedDevice& d) { return d.host == index; };
     return find_hwpt(plan, p.hwpt) != nullptr && std::ranges::none_of(vm().devices, there);
+  }
+
+  // A container may not have back what devices that have left had reserved.
+  std::optional<Conflict> memory_lost_to_history(const Plan& plan) const {
+    for (const PlannedIoas& ioas : plan.ioas) {
+      RangeSet usable;
+      for (const Range& r : ioas.ranges) usable.add(r);
+      for (const MemoryRange& m : ioas.memory) {
+        if (usable.contains(m.gpa)) continue;
+        return Conflict{"type1.reserved-regions",
+                        {ioas.vm},
+                        fmt::format("{} cannot be mapped: devices of {} that have left had reserved it, and the container is still "
+                                    "without it",
+                                    format_ranges({&m.gpa, 1}), ioas.vm)};
+      }
+    }
+    return std::nullopt;
   }
 
   // In frozen mode: a feature that the new layout would change.

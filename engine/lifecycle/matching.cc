@@ -9,6 +9,7 @@
 
 #include "engine/base/text.h"
 #include "engine/lifecycle/assignment.h"
+#include "engine/lifecycle/container_way.h"
 #include "engine/lifecycle/layout.h"
 #include "engine/lifecycle/transition.h"
 #include "engine/model/features.h"
@@ -32,6 +33,7 @@ class Matcher {
   }
 
   Plan match() {
+    if (target_.interface == KernelInterface::type1) return match_containers();
     std::vector<std::vector<std::string>> mediated;
     for (const PlannedIoas& ioas : target_.ioas) mediated.push_back(mediated_devices(target_, ioas.id));
     for (PlannedIoas& ioas : target_.ioas) match_space(ioas);
@@ -69,6 +71,38 @@ class Matcher {
       if (it != alike.end()) it->second.running.push_back(&h);
     }
     for (auto& [what, group] : alike) match_alike(group);
+  }
+
+  // Of a container the kernel decides who comes together: what is kept is a question of who can join then.
+  Plan match_containers() {
+    const GroupLaw groups(host_, law_);
+    name_of_.clear();
+    std::vector<const PlannedHwpt*> order;
+    for (PlannedIoas& ioas : target_.ioas) {
+      const ContainerWay way = container_way(running_, target_, ioas.vm, groups);
+      ioas.ranges = way.usable;
+      for (const std::string& id : way.order) {
+        PlannedHwpt& hwpt = *std::ranges::find(target_.hwpts, id, &PlannedHwpt::id);
+        order.push_back(&hwpt);
+        const auto kept = way.kept.find(id);
+        if (kept != way.kept.end()) name_of_[&hwpt] = kept->second;
+        open_by(hwpt, kept == way.kept.end() ? way.openers.at(id) : find_hwpt(running_, kept->second)->allocator, groups);
+      }
+    }
+    name_the_new();
+    rename();
+    std::vector<std::string> names;
+    for (const PlannedHwpt* h : order) names.push_back(h->id);
+    std::ranges::stable_sort(target_.hwpts, before);
+    target_.steps = container_steps(target_, names, groups);
+    return std::move(target_);
+  }
+
+  // By the lowest device that its group still has there.
+  static void open_by(PlannedHwpt& hwpt, const std::string& opener, const GroupLaw& groups) {
+    const std::uint32_t group = groups.group_of(opener);
+    const auto still = std::ranges::find(hwpt.devices, group, [&](const std::string& d) { return groups.group_of(d); });
+    hwpt.allocator = still == hwpt.devices.end() ? opener : *still;
   }
 
   bool is_taken(const std::string& id) const {

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "engine/base/text.h"
+#include "engine/lifecycle/container_transition.h"
 #include "engine/lifecycle/domain_ids.h"
 #include "engine/lifecycle/layout.h"
 #include "engine/model/features.h"
@@ -364,6 +365,7 @@ class Writer {
 }  // namespace
 
 Transition make_transition(const Plan& running, const Plan& target, const Host& host, const Law& law) {
+  if (target.interface == KernelInterface::type1) return make_container_transition(running, target, host, law);
   return Writer(running, target, host, law).write();
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "engine/lifecycle/container_domains.h"
 #include "engine/lifecycle/layout.h"
 #include "engine/solve/solver.h"
 
@@ -62,15 +63,25 @@ Plan write_layout(const Request& request, const std::vector<std::vector<Arranged
   solved.values = values_of(solved);
   solved.values[Objective::ioas] = spaces;
   solved.lower_bound = solved.values[Objective::hwpts] == 0 ? 0 : 1;
-  return write_plan(request, solved, solved, law);
+  if (law.interface() == KernelInterface::iommufd) return write_plan(request, solved, solved, law);
+  solved.joining.resize(request.vms.size());
+  Plan plan = write_plan(request, solved, solved, law);
+  std::vector<std::string> order;
+  for (const PlannedHwpt& h : plan.hwpts) order.push_back(h.id);
+  plan.steps = container_steps(plan, order, GroupLaw(request.host, law));
+  return plan;
 }
 
-std::vector<ArrangedHwpt> arranged_now(const Plan& running, const std::string& vm) {
+std::vector<ArrangedHwpt> arranged_now(const Plan& running, const std::string& vm, const Host& host, const Law& law) {
   const PlannedIoas* ioas = space_of(running, vm);
   std::vector<ArrangedHwpt> hwpts;
   for (const PlannedHwpt& h : running.hwpts) {
     if (ioas != nullptr && h.ioas == ioas->id) hwpts.push_back({h.id, h.allocator, h.flags, h.devices});
   }
+  if (ioas == nullptr || law.interface() == KernelInterface::iommufd) return hwpts;
+  const GroupLaw groups(host, law);
+  const ContainerDomains domains(groups, running, ioas->id);
+  std::ranges::sort(hwpts, {}, [&](const ArrangedHwpt& h) { return domains.find(h.id) - domains.in_order().data(); });
   return hwpts;
 }
 

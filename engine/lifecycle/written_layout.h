@@ -11,12 +11,12 @@
 
 namespace ioplan {
 
-// `by_vm`, `needs`: for each VM of the request. HWPTs are named in this order; engine/lifecycle/transition.h `matched`
+// `by_vm`, `needs`: for each VM of the request. HWPTs are named in this order, and made in it where a container makes them; engine/lifecycle/transition.h `matched`
 // gives them their running names.
 Plan write_layout(const Request& request, const std::vector<std::vector<ArrangedHwpt>>& by_vm,
                   const std::vector<Needs>& needs, const Law& law);
 
-// The HWPTs of a VM as they run.
-std::vector<ArrangedHwpt> arranged_now(const Plan& running, const std::string& vm);
+// The HWPTs of a VM as they run; those of a container in the order of their making.
+std::vector<ArrangedHwpt> arranged_now(const Plan& running, const std::string& vm, const Host& host, const Law& law);
 
 }  // namespace ioplan

@@ -1,0 +1,65 @@
+#include "engine/apply/container_record.h"
+
+#include <algorithm>
+
+namespace ioplan {
+
+namespace {
+
+bool holds(const RecordedDomain& domain, const std::string& group) {
+  return std::ranges::find(domain.groups, group) != domain.groups.end();
+}
+
+// The newest domain lacks some of its groups, and has no others: nobody needs to leave.
+bool only_lacks(const RecordedDomain& now, const RecordedDomain& was) {
+  return now.hwpt == was.hwpt && std::ranges::all_of(now.groups, [&](const auto& g) { return holds(was, g); });
+}
+
+void let_join(const RecordedDomain& domain, std::vector<Regrouping>& way) {
+  way.push_back({true, domain.opener, domain.hwpt});
+  for (const std::string& g : domain.groups) {
+    if (g != domain.opener) way.push_back({true, g, domain.hwpt});
+  }
+  if (!holds(domain, domain.opener)) way.push_back({false, domain.opener, domain.hwpt});
+}
+
+}  // namespace
+
+bool ContainerRecord::holds(const std::string& group) const {
+  return std::ranges::any_of(domains_, [&](const RecordedDomain& d) { return ioplan::holds(d, group); });
+}
+
+void ContainerRecord::join(const std::string& hwpt, const std::string& group) {
+  const auto it = std::ranges::find(domains_, hwpt, &RecordedDomain::hwpt);
+  if (it != domains_.end()) {
+    it->groups.push_back(group);
+  } else {
+    domains_.push_back({hwpt, group, {group}});
+  }
+}
+
+void ContainerRecord::leave(const std::string& group) {
+  for (RecordedDomain& d : domains_) std::erase(d.groups, group);
+  std::erase_if(domains_, [](const RecordedDomain& d) { return d.groups.empty(); });
+}
+
+std::vector<Regrouping> way_back(const ContainerRecord& now, const ContainerRecord& was) {
+  const auto &here = now.domains(), &there = was.domains();
+  const auto same = std::ranges::mismatch(here, there);
+  std::size_t first = static_cast<std::size_t>(same.in1 - here.begin());
+  std::vector<Regrouping> way;
+  if (first + 1 == here.size() && first < there.size() && only_lacks(here[first], there[first])) {
+    for (const std::string& g : there[first].groups) {
+      if (!holds(here[first], g)) way.push_back({true, g, there[first].hwpt});
+    }
+    ++first;
+  } else {
+    for (std::size_t d = here.size(); d-- > first;) {
+      for (const std::string& g : here[d].groups) way.push_back({false, g, here[d].hwpt});
+    }
+  }
+  for (std::size_t d = first; d < there.size(); ++d) let_join(there[d], way);
+  return way;
+}
+
+}  // namespace ioplan
