@@ -193,11 +193,4 @@ Reply<void> vfio_detach(System& system, int device) {
   return system.ioctl(device, uapi::VFIO_DEVICE_DETACH_IOMMUFD_PT, &request);
 }
 
-Reply<void> set_kvm_file(System& system, int kvm, KvmFile what, int device) {
-  std::int32_t file = device;
-  uapi::kvm_device_attr attribute{0, uapi::KVM_DEV_VFIO_FILE, static_cast<std::uint64_t>(what),
-                                  reinterpret_cast<std::uintptr_t>(&file)};
-  return system.ioctl(kvm, uapi::KVM_SET_DEVICE_ATTR, &attribute);
-}
-
 }  // namespace ioplan::iommufd

@@ -85,8 +85,4 @@ Reply<ObjectId> vfio_bind(System& system, int device, int iommu);
 Reply<ObjectId> vfio_attach(System& system, int device, ObjectId pt);
 Reply<void> vfio_detach(System& system, int device);
 
-// Tells KVM of a VFIO file, or no more. `kvm`: KVM's VFIO device of a VM. ADD: EEXIST when it knows the file; DEL: ENOENT.
-enum class KvmFile : std::uint64_t { add = uapi::KVM_DEV_VFIO_FILE_ADD, del = uapi::KVM_DEV_VFIO_FILE_DEL };
-Reply<void> set_kvm_file(System& system, int kvm, KvmFile what, int device);
-
 }  // namespace ioplan::iommufd

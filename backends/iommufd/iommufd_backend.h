@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "backends/iommufd/calls.h"
+#include "backends/vfio/kvm_file.h"
 #include "backends/iommufd/dirty_bitmap.h"
 #include "backends/iommufd/guest_maps.h"
 #include "backends/vfio/system.h"

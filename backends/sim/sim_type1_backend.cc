@@ -214,7 +214,7 @@ Result<void> SimType1Backend::unmap(const Step& step, const GuestMemories::Place
   return {};
 }
 
-// The memory waits for an undo, which maps the same pages again, and goes when nobody can ask for one any more.
+// The memory waits for an undo, or for a map of the same range on the way, and goes when nobody can ask for it any more.
 Result<std::unique_ptr<Action>> SimType1Backend::prepare_unmap(const Plan& plan, const Step& step) {
   const auto space = spaces_.find(step.ioas);
   if (space == spaces_.end()) return failure(fmt::format("`{}` is not allocated", step.ioas));
@@ -224,23 +224,17 @@ Result<std::unique_ptr<Action>> SimType1Backend::prepare_unmap(const Plan& plan,
   std::ranges::copy_if(space->second.maps, std::back_inserter(pieces),
                        [&](const Mapped& m) { return step.iova.contains(m.step.iova); });
   if (pieces.empty()) return failure(fmt::format("`{}` is not mapped so", step.ioas));
-  const auto kept = std::make_shared<GuestMemories>(machine_);
+  ++memory_.at(wanted->place).pieces;
+  const std::shared_ptr<void> held(nullptr, [this, place = wanted->place](void*) {
+    --memory_.at(place).pieces;
+    memory_.release(place);
+  });
   return std::make_unique<StepAction>(
       fmt::format("{} ({:#x}-{:#x} unmapped)", step.ioas, step.iova.start, step.iova.last),
-      [this, step, kept, place = wanted->place]() -> Result<void> {
-        ++memory_.at(place).pieces;  // stays for the undo
-        auto unmapped = unmap(step, place);
-        --memory_.at(place).pieces;
-        if (unmapped) kept->take(memory_, place);
-        return unmapped;
-      },
-      [this, pieces, kept, place = wanted->place]() -> Result<void> {
-        memory_.take(*kept, place);
-        Space& back = spaces_.at(place.first);
+      [this, step, place = wanted->place] { return unmap(step, place); },
+      [this, pieces, held]() -> Result<void> {
         for (const Mapped& piece : pieces) {
-          if (auto mapped = map_piece(back, piece); !mapped) return mapped;
-          ++memory_.at(place).pieces;
-          back.maps.push_back(piece);
+          if (auto mapped = map(piece.step, piece.wanted); !mapped) return mapped;
         }
         return {};
       });

@@ -14,6 +14,7 @@
 #include "engine/apply/step_action.h"
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
+#include "engine/lifecycle/layout.h"
 
 namespace ioplan::type1 {
 
@@ -45,10 +46,14 @@ constexpr std::string_view kOtherMachine =
 }  // namespace
 
 Type1Backend::Type1Backend(System& system, Type1Options options)
-    : system_(system), locked_before_(locked_bytes(system)), memory_(system, std::move(options.memory)) {}
+    : system_(system), locked_before_(locked_bytes(system)), memory_(system, std::move(options.memory)), kvm_(options.kvm) {}
 
-// Devices before their groups, groups before their containers, and containers before the memory that they have pinned.
+// KVM lets go first; then devices before their groups, groups before their containers, and containers before the memory
+// that they have pinned.
 Type1Backend::~Type1Backend() {
+  for (auto& [node, group] : groups_) {
+    for (const std::string& id : std::set<std::string>(group.with_kvm)) (void)set_kvm(id, node, KvmFile::del);
+  }
   devices_.clear();
   groups_.clear();
   containers_.clear();
@@ -84,8 +89,24 @@ Result<void> Type1Backend::admit(const Plan& plan) {
   }
   if (auto usable = admit_devices(plan); !usable) return usable;
   if (auto room = admit_mappings(plan); !room) return room;
-  if (auto enough = require_memlock_of_process(system_, plan); !enough) return enough;
-  return memory_.lends() ? Result<void>{} : require_huge_pages(system_, plan);
+  const Plan missing = not_yet_mapped(plan);
+  if (auto enough = require_memlock_of_process(system_, missing); !enough) return enough;
+  return memory_.lends() ? Result<void>{} : require_huge_pages(system_, missing);
+}
+
+// Of a running layout most memory is there.
+Plan Type1Backend::not_yet_mapped(const Plan& plan) const {
+  Plan missing = plan;
+  for (PlannedIoas& ioas : missing.ioas) {
+    const Container* container = find_name(containers_, ioas.id);
+    if (container == nullptr) continue;
+    std::erase_if(ioas.memory, [&](const MemoryRange& m) {
+      const bool there = std::ranges::any_of(container->maps, [&](const Mapped& p) { return p.range.gpa == m.gpa; });
+      if (there) missing.resources.pinned_bytes -= m.gpa.extent() + 1;
+      return there;
+    });
+  }
+  return missing;
 }
 
 Result<void> Type1Backend::admit_devices(const Plan& plan) {
@@ -113,26 +134,28 @@ Result<void> Type1Backend::admit_mappings(const Plan& plan) {
 // ------------------------------------------------------------------------------------------------- steps
 
 Result<std::unique_ptr<Action>> Type1Backend::prepare(const Plan& plan, const Step& step) {
-  if (step.kind == StepKind::ioas_alloc) {
-    if (containers_.contains(step.ioas)) return failure(fmt::format("`{}` is there already", step.ioas));
-    return prepare_container(step);
+  const bool in_container = step.kind == StepKind::attach_ioas || step.kind == StepKind::map || step.kind == StepKind::unmap;
+  if (in_container && !containers_.contains(step.ioas)) return failure(fmt::format("`{}` is not allocated", step.ioas));
+  switch (step.kind) {
+    case StepKind::ioas_alloc: return prepare_container(step);
+    case StepKind::ioas_destroy: return prepare_container_close(step);
+    case StepKind::kvm_file_add:
+    case StepKind::kvm_file_del: return prepare_kvm_file(step);
+    case StepKind::attach_ioas: return prepare_attach(plan, step);
+    case StepKind::detach: return prepare_detach(step);
+    case StepKind::map: return prepare_map(plan, step);
+    case StepKind::unmap: return prepare_unmap(plan, step);
+    default:
+      return failure(fmt::format("a container cannot `{}`", kStepKindNames[static_cast<std::size_t>(step.kind)]),
+                     "plan again with `ioplan plan --backend type1`");
   }
-  if (step.kind != StepKind::attach_ioas && step.kind != StepKind::map) {
-    return failure(fmt::format("a container cannot `{}`", kStepKindNames[static_cast<std::size_t>(step.kind)]),
-                   "plan again with `ioplan plan --backend type1`");
-  }
-  if (!containers_.contains(step.ioas)) return failure(fmt::format("`{}` is not allocated", step.ioas));
-  if (step.kind == StepKind::map) return prepare_map(plan, step);
-  return prepare_attach(plan, step);
 }
 
-std::unique_ptr<Action> Type1Backend::prepare_container(const Step& step) {
+Result<std::unique_ptr<Action>> Type1Backend::prepare_container(const Step& step) {
+  if (containers_.contains(step.ioas)) return failure(fmt::format("`{}` is there already", step.ioas));
   return std::make_unique<StepAction>(
       step.ioas + ", a container", [this, name = step.ioas] { return open_container(name); },
-      [this, name = step.ioas]() -> Result<void> {
-        containers_.erase(name);
-        return {};
-      });
+      [this, name = step.ioas] { return close_container(name); });
 }
 
 Result<void> Type1Backend::open_container(const std::string& ioas) {
@@ -142,47 +165,82 @@ Result<void> Type1Backend::open_container(const std::string& ioas) {
   return {};
 }
 
+Result<void> Type1Backend::close_container(const std::string& ioas) {
+  containers_.erase(ioas);
+  return {};
+}
+
+// Opening a device registers its group's file with KVM, unless a step of its own did; not of one that only opens a domain for
+// others.
 Result<std::unique_ptr<Action>> Type1Backend::prepare_attach(const Plan& plan, const Step& step) {
   const std::string& id = step.device;
   if (devices_.contains(id)) return failure(fmt::format("`{}` is attached already", id));
   auto node = find_group(system_, id);
   if (!node) return tl::make_unexpected(node.error());
-  if (const Group* group = find_name(groups_, *node); group != nullptr && group->ioas != step.ioas) {
+  const Group* group = find_name(groups_, *node);
+  if (group != nullptr && !group->ioas.empty() && group->ioas != step.ioas) {
     return failure(fmt::format("the group of `{}` is in `{}` already", id, group->ioas));
   }
+  const bool registers = home_of(plan, id) != nullptr && (group == nullptr || !group->with_kvm.contains(id));
   return std::make_unique<StepAction>(
-      fmt::format("{}, in {}", id, step.ioas), [this, plan, step, node = *node] { return attach(plan, step, node); },
-      [this, id] { return detach(id); });
+      fmt::format("{}, in {}", id, step.ioas),
+      [this, plan, step, registers, node = *node]() -> Result<void> {
+        if (auto attached = attach(plan, step, node); !attached || !registers) return attached;
+        auto told = set_kvm(step.device, node, KvmFile::add);
+        if (!told) (void)detach(step.device);
+        return told;
+      },
+      [this, id, registers, node = *node]() -> Result<void> {
+        if (registers) {
+          if (auto told = set_kvm(id, node, KvmFile::del); !told) return told;
+        }
+        return detach(id);
+      });
+}
+
+Result<void> Type1Backend::open_group(const std::string& node, const std::string& device) {
+  if (groups_.contains(node)) return {};
+  const auto fd = system_.open(node);
+  if (!fd) return refused(Call::open_group, fmt::format("opening {} of {}", node, device), fd.error().value);
+  groups_[node].file = Descriptor::owned(system_, *fd);
+  return {};
+}
+
+void Type1Backend::close_unused(const std::string& node) {
+  const auto it = groups_.find(node);
+  if (it != groups_.end() && it->second.ioas.empty() && it->second.with_kvm.empty()) groups_.erase(it);
 }
 
 // The first device of a group brings it into the container.
 Result<void> Type1Backend::attach(const Plan& plan, const Step& step, const std::string& node) {
-  const bool first = !groups_.contains(node);
+  if (auto open = open_group(node, step.device); !open) return open;
+  const bool first = groups_.at(node).ioas.empty();
   if (first) {
-    if (auto joined = join(plan, step, node); !joined) return joined;
+    if (auto joined = join(node, step.ioas, step.hwpt); !joined) {
+      close_unused(node);
+      return joined;
+    }
+    if (auto as_predicted = verify_join(plan, step); !as_predicted) {
+      abandon(node);
+      return as_predicted;
+    }
   }
-  const auto fd = get_device_fd(system_, groups_.at(node).file.get(), step.device);
-  if (fd) {
-    devices_[step.device] = {Descriptor::owned(system_, *fd), node, step.ioas, step.hwpt};
-    return {};
-  }
-  if (first) abandon(node);
-  return refused(Call::device_fd, fmt::format("opening {} by its group {}", step.device, node), fd.error().value);
+  auto opened = open_device(step.device, {Descriptor(), node, step.ioas, step.hwpt});
+  if (!opened && first) abandon(node);
+  return opened;
 }
 
-Result<void> Type1Backend::join(const Plan& plan, const Step& step, const std::string& node) {
-  const auto fd = system_.open(node);
-  if (!fd) return refused(Call::open_group, fmt::format("opening {} of {}", node, step.device), fd.error().value);
-  Group group{Descriptor::owned(system_, *fd), step.ioas};
-  if (auto entered = enter(containers_.at(step.ioas), group, node); !entered) return entered;
-  groups_.emplace(node, std::move(group));
-  auto as_predicted = verify_join(plan, step);
-  if (!as_predicted) abandon(node);
-  return as_predicted;
+Result<void> Type1Backend::open_device(const std::string& id, Device device) {
+  const auto fd = get_device_fd(system_, groups_.at(device.group).file.get(), id);
+  if (!fd) return refused(Call::device_fd, fmt::format("opening {} by its group {}", id, device.group), fd.error().value);
+  device.file = Descriptor::owned(system_, *fd);
+  devices_.insert_or_assign(id, std::move(device));
+  return {};
 }
 
-// A container gets its back end with its first group (vfio_ioctl_set_iommu).
-Result<void> Type1Backend::enter(Container& container, Group& group, const std::string& node) {
+Result<void> Type1Backend::join(const std::string& node, const std::string& ioas, const std::string& hwpt) {
+  Container& container = containers_.at(ioas);
+  Group& group = groups_.at(node);
   const auto status = group_status(system_, group.file.get());
   if (!status) return refused(Call::group_status, "status of " + node, status.error().value);
   if ((*status & uapi::VFIO_GROUP_FLAGS_VIABLE) == 0) {
@@ -190,33 +248,41 @@ Result<void> Type1Backend::enter(Container& container, Group& group, const std::
                    "`ioplan apply --dry-run` names it");
   }
   const auto joined = set_container(system_, group.file.get(), container.file.get());
-  if (!joined) return refused(Call::set_container, fmt::format("{} joining {}", node, group.ioas), joined.error().value);
-  if (container.groups.empty()) {
-    const auto started = set_iommu(system_, container.file.get(), uapi::VFIO_TYPE1v2_IOMMU);
-    if (!started) {
-      (void)unset_container(system_, group.file.get());
-      return refused(Call::set_iommu, fmt::format("{} as the first group of {}", node, group.ioas), started.error().value);
-    }
+  if (!joined) return refused(Call::set_container, fmt::format("{} joining {}", node, ioas), joined.error().value);
+  if (container.record.empty()) {
+    if (auto started = start(node, ioas); !started) return started;
   }
-  container.groups.push_back(node);
+  group.ioas = ioas;
+  container.record.join(hwpt, node);
   return {};
+}
+
+// A container gets its back end with its first group (vfio_ioctl_set_iommu).
+Result<void> Type1Backend::start(const std::string& node, const std::string& ioas) {
+  const auto started = set_iommu(system_, containers_.at(ioas).file.get(), uapi::VFIO_TYPE1v2_IOMMU);
+  if (started) return {};
+  (void)unset_container(system_, groups_.at(node).file.get());
+  return refused(Call::set_iommu, fmt::format("{} as the first group of {}", node, ioas), started.error().value);
 }
 
 // Undoes `join` within a step that fails. Closing the group's descriptor takes it out of the container even where the call
 // does not (vfio_group_fops_release).
 void Type1Backend::abandon(const std::string& node) {
   if (leave(node)) return;
-  std::erase(containers_.at(groups_.at(node).ioas).groups, node);
-  groups_.erase(node);
+  Group& group = groups_.at(node);
+  containers_.at(group.ioas).record.leave(node);
+  group.ioas.clear();
+  close_unused(node);
 }
 
 // Undoes `join`.
 Result<void> Type1Backend::leave(const std::string& node) {
-  const Group& group = groups_.at(node);
+  Group& group = groups_.at(node);
   const auto left = unset_container(system_, group.file.get());
   if (!left) return refused(Call::unset_container, fmt::format("{} leaving {}", node, group.ioas), left.error().value);
-  std::erase(containers_.at(group.ioas).groups, node);
-  groups_.erase(node);
+  containers_.at(group.ioas).record.leave(node);
+  group.ioas.clear();
+  close_unused(node);
   return {};
 }
 
@@ -265,32 +331,44 @@ std::unique_ptr<Action> Type1Backend::prepare_map(const Plan& plan, const Step& 
   const MemoryRange range = planned_range(space, step);
   return std::make_unique<StepAction>(
       fmt::format("{:#x}-{:#x}, mapped in {}", step.iova.start, step.iova.last, step.ioas),
-      [this, step, space, range] { return map(step, space, range); },
+      [this, piece = Mapped{step, space, range}] { return map(piece); },
       [this, step, range] { return unmap(step, range.gpa); });
 }
 
-Result<void> Type1Backend::map(const Step& step, const PlannedIoas& space, const MemoryRange& range) {
-  const GuestMemories::Place place{step.ioas, range.gpa};
+Result<void> Type1Backend::map(const Mapped& piece) {
+  Container& container = containers_.at(piece.step.ioas);
+  const GuestMemories::Place place{piece.step.ioas, piece.range.gpa};
+  auto mapped = map_piece(container, piece);
+  if (mapped) {
+    memory_.take(place);
+    container.maps.push_back(piece);
+  }
+  memory_.release(place);
+  return mapped;
+}
+
+Result<void> Type1Backend::map_piece(const Container& container, const Mapped& piece) {
+  const Step& step = piece.step;
   const std::string what = fmt::format("map of {:#x}-{:#x} in {}", step.iova.start, step.iova.last, step.ioas);
-  const auto memory = memory_.at(space, range);
+  const auto memory = memory_.at(piece.space, piece.range);
   if (!memory) return tl::make_unexpected(memory.error());
   const std::uint32_t flags =
       uapi::VFIO_DMA_MAP_FLAG_READ | (step.writeable ? uapi::VFIO_DMA_MAP_FLAG_WRITE : std::uint32_t{0});
   const auto address = (*memory)->address_of(step.iova.start);
-  auto mapped = address ? map_dma(system_, containers_.at(step.ioas).file.get(), {step.iova, *address, flags})
-                        : Reply<void>(tl::make_unexpected(address.error()));
-  if (mapped) memory_.take(place);
-  memory_.release(place);
-  if (mapped) return {};
-  return refused(address ? Call::map_dma : Call::memory, what, mapped.error().value);
+  if (!address) return refused(Call::memory, what, address.error().value);
+  const auto mapped = map_dma(system_, container.file.get(), {step.iova, *address, flags});
+  return mapped ? Result<void>{} : refused(Call::map_dma, what, mapped.error().value);
 }
 
+// All pieces of it at once.
 Result<void> Type1Backend::unmap(const Step& step, const Range& range) {
   const std::uint64_t length = step.iova.extent() + 1;
   const std::string what = fmt::format("unmap of {:#x}-{:#x} in {}", step.iova.start, step.iova.last, step.ioas);
-  const auto unmapped = unmap_dma(system_, containers_.at(step.ioas).file.get(), step.iova);
+  Container& container = containers_.at(step.ioas);
+  const auto unmapped = unmap_dma(system_, container.file.get(), step.iova);
   if (!unmapped) return refused(Call::unmap_dma, what, unmapped.error().value);
-  memory_.drop({step.ioas, range});
+  const auto pieces = std::erase_if(container.maps, [&](const Mapped& m) { return step.iova.contains(m.step.iova); });
+  for (std::size_t p = 0; p < pieces; ++p) memory_.drop({step.ioas, range});
   if (*unmapped == length) return {};
   return failure(fmt::format("{}: {} instead of {} were unmapped", what, format_size(*unmapped), format_size(length)));
 }
@@ -315,6 +393,11 @@ Result<Observation> Type1Backend::observe() {
   }
   const auto locked = locked_before_ ? locked_bytes(system_) : std::nullopt;
   if (locked) seen.pinned_bytes = *locked - std::min(*locked, *locked_before_);
+  if (kvm_) {
+    seen.kvm_files.emplace();
+    for (const auto& [node, group] : groups_) seen.kvm_files->insert(seen.kvm_files->end(), group.with_kvm.begin(), group.with_kvm.end());
+    std::ranges::sort(*seen.kvm_files);
+  }
   return seen;
 }
 
@@ -322,7 +405,7 @@ Result<Observation> Type1Backend::observe() {
 Result<ObservedIoas> Type1Backend::observe_container(const std::string& ioas, const Container& container,
                                                      std::vector<ObservedHwpt>& hwpts) {
   ObservedIoas seen{ioas, std::nullopt, std::nullopt, std::nullopt};
-  if (container.groups.empty()) return seen;
+  if (container.record.empty()) return seen;
   auto info = get_info(system_, container.file.get());
   if (!info) return refused(Call::container_info, "what is left of " + ioas, info.error().value);
   const auto coherent = check_extension(system_, container.file.get(), uapi::VFIO_DMA_CC_IOMMU);

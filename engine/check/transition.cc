@@ -491,6 +491,11 @@ class Replay {
   // What is asked before anything is shared: regions of all members, and the aperture of the group's own domain.
   std::string misfit_of_group(std::size_t device, const RunningSpace& space) const {
     const HwptQuantities own = own_domain(device);
+    const DeviceQuantities first = describe(members(device).front());
+    const VmQuantities nothing;
+    if (const Rule* rule = scenes_.statutes.broken(Phase::allocation, {&own, &first, &nothing})) {
+      return fmt::format("{}: its own domain cannot be made", rule->name);
+    }
     const Range aperture{own[HwptQ::aperture_start], own[HwptQ::aperture_last]};
     for (const MemoryRange& m : space.mapped) {
       if (!aperture.contains(m.gpa)) return "what is mapped is outside the aperture of its own domain";

@@ -451,6 +451,10 @@ class Arranger {
         if (now.home_of(groups.group_of(device)) != nullptr) continue;
         if (groups.is_mixed(groups.group_of(device))) {
           refuse("type1.group", {device}, fmt::format("devices of the group of {} would make different domains", device));
+        } else if (!makes_its_own(groups, groups.group_of(device))) {
+          refuse("type1.group", {device},
+                 fmt::format("type1 makes a domain for the group of {} before it shares, and none that serves {} can be made", device,
+                             vm_.name));
         }
         const bool like_others = item(i).groups.size() == 1;
         arrivals.push_back({device, {group.member_classes, group.sides, like_others ? 0 : i + 1}});
@@ -458,6 +462,13 @@ class Arranger {
     }
     std::ranges::sort(arrivals, natural_less, &Arrival::device);
     return arrivals;
+  }
+
+  bool makes_its_own(const GroupLaw& groups, std::uint32_t group) const {
+    const HwptQuantities own = groups.own_domain(group);
+    const DeviceQuantities first = law_.describe(request_.host, groups.members(group).front());
+    return rules_.hold(Phase::allocation, {&own, &first, &problem().quantities}) &&
+           rules_.hold(Phase::fit, {&own, nullptr, &problem().quantities});
   }
 
   void join_in_every_order(const ContainerDomains& now, std::vector<Arrival>& left, const GroupLaw& groups) {
