@@ -145,7 +145,7 @@ class Commands {
     command->add_option("--backend", apply_.backend, "sim: an in-process host with its IOMMUs; iommufd: this machine's, through /dev/iommu; type1: through VFIO containers")
         ->check(CLI::IsMember({"sim", "iommufd", "type1"}))
         ->required();
-    command->add_option("--to", apply_.to, "with sim or iommufd: go on to this layout, as `hotplug --plan-out` wrote it; may be given several times")
+    command->add_option("--to", apply_.to, "go on to this layout, as `hotplug --plan-out` wrote it; may be given several times")
         ->allow_extra_args(false)
         ->type_name("PLAN");
     command->add_flag("--dry-run", apply_.dry_run, "print the steps and touch nothing");
@@ -222,8 +222,8 @@ class Commands {
     CLI::App* command = app_.add_subcommand("observe", "compare a running layout with the plan: drift");
     command->add_option("PLAN", observe_.plan, "what should run")->required();
     command->add_option("FILE", observe_.files, "the documents of the host and the VMs")->required();
-    command->add_option("--backend", observe_.backend, "sim: a simulated host runs the plan, or the one of --running; iommufd: this machine's devices, and who has them open")
-        ->check(CLI::IsMember({"sim", "iommufd"}))
+    command->add_option("--backend", observe_.backend, "sim: a simulated host runs the plan, or the one of --running; iommufd or type1: this machine's devices, and who has them open")
+        ->check(CLI::IsMember({"sim", "iommufd", "type1"}))
         ->required();
     command->add_option("--running", observe_.running, "with sim: the plan that runs there")->type_name("PLAN");
     add_format(*command, observe_.format);

@@ -11,8 +11,7 @@
 
 #include "backends/iommufd/iommufd_backend.h"
 #include "backends/sim/machine.h"
-#include "backends/sim/sim_backend.h"
-#include "backends/sim/sim_type1_backend.h"
+#include "backends/sim/simulated_backend.h"
 #include "backends/type1/type1_backend.h"
 #include "cli/commands.h"
 #include "cli/lifecycle_text.h"
@@ -279,8 +278,6 @@ Result<void> require_backend(const ApplyArguments& arguments) {
   const bool real = arguments.backend != "sim";
   if (real && arguments.fail_nth != 0)
     return failure("`--fail-nth` makes the simulator fail", "give it with `--backend sim`");
-  if (arguments.backend == "type1" && !arguments.to.empty())
-    return failure("type1's containers do not go on from layout to layout", "give `--to` with `--backend sim` or `iommufd`");
   if (!real && arguments.hold) return failure("`--hold` keeps what the kernel holds", "give it with `--backend iommufd` or `type1`");
   const bool passed = arguments.iommu_descriptor || !arguments.device_descriptors.empty();
   if (arguments.backend != "iommufd" && (passed || arguments.accounting != "per-user")) {
@@ -305,12 +302,6 @@ ApplyReport apply_with_progress(const Plan& plan, const Host& host, Backend& bac
   return apply_plan(plan, host, backend, options);
 }
 
-// The simulator has both interfaces.
-std::unique_ptr<Backend> simulated_backend(sim::Machine& machine, KernelInterface interface) {
-  if (interface == KernelInterface::type1) return std::make_unique<sim::SimType1Backend>(machine);
-  return std::make_unique<sim::SimBackend>(machine);
-}
-
 Outcome carried_out(const ApplyArguments& arguments, const Plan& plan, const Host& host, Backend& backend) {
   const ApplyReport report = arguments.dry_run ? dry_run(plan, host, backend) : apply_with_progress(plan, host, backend);
   return told({plan, host, backend.name(), report, arguments.dry_run}, arguments.format);
@@ -322,9 +313,10 @@ Outcome follow(const ApplyArguments& arguments, Plan& running, const Host& host,
   for (const std::string& file : arguments.to) {
     auto next = read_plan_file(file);
     if (!next) return bad_input(next.error());
-    if (const auto known = may_run_on(*next, file); !known) return bad_input(known.error());
-    Plan target = matched(running, std::move(*next), host, kernel_law());
-    const Transition way = make_transition(running, target, host, kernel_law());
+    if (const auto same = same_interface(running, *next, file); !same) return bad_input(same.error());
+    const Law& law = law_of(running.interface);
+    Plan target = matched(running, std::move(*next), host, law);
+    const Transition way = make_transition(running, target, host, law);
     Plan shown = target;
     shown.steps = way.steps;
     outcome = told({shown, host, backend.name(), apply_transition(running, target, way.steps, host, backend), false},
@@ -338,7 +330,7 @@ Outcome follow(const ApplyArguments& arguments, Plan& running, const Host& host,
 Outcome simulate(const ApplyArguments& arguments, const Plan& plan, const Host& host) {
   auto machine = sim::Machine::create(host, kernel_law());
   if (!machine) return bad_input(machine.error());
-  const std::unique_ptr<Backend> backend = simulated_backend(**machine, plan.interface);
+  const std::unique_ptr<Backend> backend = sim::simulated_backend(**machine, plan.interface);
   const bool goes_on = !arguments.to.empty() && !arguments.dry_run;
   const std::uint64_t nth = arguments.dry_run ? 0 : arguments.fail_nth;
   if (!goes_on) (*machine)->fail_nth(nth);
@@ -446,9 +438,6 @@ Outcome apply_command(const ApplyArguments& arguments) {
   const auto plan = read_plan_file(arguments.plan);
   if (!plan) return bad_input(plan.error());
   if (auto no = refused(*plan, loaded->request)) return *no;
-  if (!arguments.to.empty()) {
-    if (const auto known = may_run_on(*plan, arguments.plan); !known) return bad_input(known.error());
-  }
   const auto apply = arguments.backend == "sim" ? simulate : arguments.backend == "iommufd" ? by_iommufd : by_type1;
   return apply(arguments, *plan, loaded->request.host);
 }

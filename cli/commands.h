@@ -92,10 +92,10 @@ struct ObserveArguments {
 };
 Outcome observe_command(const ObserveArguments& arguments);
 
-// Whether plans over time know the layout of the plan in `path`. Errors: it is one of type1's.
-Result<void> may_run_on(const Plan& plan, const std::string& path);
+// A layout goes on in the interface that it runs in. Errors: the plan in `path` is for the other one.
+Result<void> same_interface(const Plan& running, const Plan& next, const std::string& path);
 
-// A plan that is running on the request's host. Errors: those of the document; another host or VM; not feasible; type1's.
+// A plan that is running on the request's host. Errors: those of the document; another host or VM; not feasible.
 Result<Plan> running_plan(const std::string& path, const Request& request);
 
 struct ExplainArguments {

@@ -55,7 +55,7 @@ std::string layouts_text(const Layouts& c) {
 
 std::string text_of(const Layouts& c) {
   if (c.transition.steps.empty()) return "the layouts are the same, but for names\n";
-  return "the layouts differ\n\n" + layouts_text(c) + "\n" + transition_text(c.transition, c.guest);
+  return "the layouts differ\n\n" + layouts_text(c) + "\n" + transition_text(c.transition, c.guest, c.after.interface);
 }
 
 std::string json_of(const Layouts& c) {
@@ -77,11 +77,13 @@ Outcome diff_command(const DiffArguments& arguments) {
   if (!before) return bad_input(before.error());
   auto after = running_plan(arguments.after, loaded->request);
   if (!after) return bad_input(after.error());
+  if (const auto same = same_interface(*before, *after, arguments.after); !same) return bad_input(same.error());
   const Host& host = loaded->request.host;
+  const Law& law = law_of(before->interface);
   Layouts c;
   c.before = std::move(*before);
-  c.after = matched(c.before, std::move(*after), host, kernel_law());
-  c.transition = make_transition(c.before, c.after, host, kernel_law());
+  c.after = matched(c.before, std::move(*after), host, law);
+  c.transition = make_transition(c.before, c.after, host, law);
   c.guest = feature_changes(features_of(c.before), features_of(c.after));
   return {c.transition.steps.empty() ? kYes : kNo, arguments.format == Format::text ? text_of(c) : json_of(c), ""};
 }

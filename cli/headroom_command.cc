@@ -61,7 +61,7 @@ Outcome headroom_command(const HeadroomArguments& arguments) {
   if (!loaded) return bad_input(loaded.error());
   const auto running = running_plan(arguments.plan, loaded->request);
   if (!running) return bad_input(running.error());
-  const auto room = headroom(*running, loaded->request, arguments.vm, kernel_law());
+  const auto room = headroom(*running, loaded->request, arguments.vm, law_of(running->interface));
   if (!room) return bad_input(room.error());
   return {kYes, arguments.format == Format::text ? text_of(*room) : json_of(*room), ""};
 }

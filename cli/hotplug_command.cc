@@ -97,7 +97,7 @@ std::string text_of(const HotplugArguments& a, const HotplugAnswer& answer, cons
     text += fmt::format("  memory       pinned {}, memlock {}, page tables {}, {} of type1's {} DMA entries\n",
                         approximate_size(r.pinned_bytes), approximate_size(r.memlock_bytes),
                         approximate_size(r.page_table_bytes), dma_entries(answer.plan), kType1Entries);
-    return text + transition_text(answer.transition, answer.guest);
+    return text + transition_text(answer.transition, answer.guest, answer.plan.interface);
   }
   for (const UnknownFact& u : answer.unknown) {
     text += fmt::format("  `{}` is unknown and decides the answer:\n    {} -> {}\n    {} -> {}\n", u.fact,
@@ -134,13 +134,14 @@ std::string json_of(const HotplugAnswer& answer) {
   return document.dump(2) + "\n";
 }
 
-// The judges' doubts; empty when there are none. What converge makes is a plan like any other.
+// The judges' doubts; empty when there are none. What converge makes is a plan like any other; but of a container, in which
+// openers and ranges are history's.
 std::string contradictions(const HotplugAnswer& answer, const Plan& running, const Request& changed) {
   if (answer.verdict != Verdict::feasible || !unknown_facts(changed).empty()) return {};
   const auto plan = read_plan("plan", to_json(answer.plan));
   if (!plan) return to_text(plan.error()) + "\n";
-  Judgement judgement = check_transition(running, *plan, answer.transition.steps, changed, kernel_law());
-  if (answer.mode == HotplugPolicy::converge) {
+  Judgement judgement = check_transition(running, *plan, answer.transition.steps, changed, law_of(running.interface));
+  if (answer.mode == HotplugPolicy::converge && running.interface == KernelInterface::iommufd) {
     for (Objection& o : check_plan(*plan, changed, kernel_law()).objections)
       judgement.objections.push_back(std::move(o));
   }
@@ -164,17 +165,17 @@ Result<void> write_plan_file(const std::string& path, const Plan& plan) {
 
 }  // namespace
 
-Result<void> may_run_on(const Plan& plan, const std::string& path) {
-  if (plan.interface == KernelInterface::iommufd) return {};
-  return failure(fmt::format("`{}` is a plan for type1, and plans over time are made for iommufd only", path),
-                 "plan the new set with `ioplan plan --backend type1`, or this one without `--backend`");
+Result<void> same_interface(const Plan& running, const Plan& next, const std::string& path) {
+  if (next.interface == running.interface) return {};
+  const auto word_of = [](const Plan& plan) { return kKernelInterfaceNames[static_cast<std::size_t>(plan.interface)]; };
+  return failure(fmt::format("`{}` is a plan for {}, and what runs is in {}", path, word_of(next), word_of(running)),
+                 fmt::format("plan it with `ioplan plan --backend {}`", word_of(running)));
 }
 
 Result<Plan> running_plan(const std::string& path, const Request& request) {
   auto plan = read_plan_file(path);
   if (!plan) return plan;
   if (plan->verdict != Verdict::feasible) return failure(fmt::format("`{}` holds no layout that could run", path));
-  if (const auto known = may_run_on(*plan, path); !known) return tl::make_unexpected(known.error());
   if (const std::string own = fingerprint(request.host); own != plan->fingerprint) {
     return failure(fmt::format("the plan was made for a host with fingerprint `{}`, and this one has `{}`",
                                plan->fingerprint, own),
@@ -196,7 +197,7 @@ Outcome hotplug_command(const HotplugArguments& arguments) {
   const auto running = running_plan(arguments.plan, loaded->request);
   if (!running) return bad_input(running.error());
   const HotplugPolicy mode = arguments.mode.value_or(loaded->request.policy.hotplug);
-  const auto answer = hotplug(*running, loaded->request, *change, mode, kernel_law());
+  const auto answer = hotplug(*running, loaded->request, *change, mode, law_of(running->interface));
   if (!answer) return bad_input(answer.error());
   const auto changed = changed_request(*running, loaded->request, *change);
   if (const std::string wrong = contradictions(*answer, *running, *changed); !wrong.empty()) {

@@ -13,18 +13,21 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-std::string interrupted_text(const Transition& t) {
+// type1 cannot take a group along while one of its devices is open.
+std::string interrupted_text(const Transition& t, KernelInterface interface) {
   if (t.interrupted.empty()) return "nobody";
   std::string text = fmt::format("{} device{}: {}", t.interrupted.size(), t.interrupted.size() == 1 ? "" : "s",
                                  fmt::join(t.interrupted, " "));
+  if (interface == KernelInterface::type1) return text + "; type1 moves nobody: unplugged, and plugged again";
   if (!t.stopped.empty()) text += fmt::format("; DMA stops meanwhile for {}", fmt::join(t.stopped, " "));
   return text;
 }
 
 }  // namespace
 
-std::string transition_text(const Transition& transition, const std::vector<FeatureChange>& guest) {
-  std::string text = fmt::format("  interrupted  {}\n", interrupted_text(transition));
+std::string transition_text(const Transition& transition, const std::vector<FeatureChange>& guest,
+                            KernelInterface interface) {
+  std::string text = fmt::format("  interrupted  {}\n", interrupted_text(transition, interface));
   if (guest.empty()) text += "  guest sees   no change\n";
   for (const FeatureChange& c : guest) {
     text += fmt::format("  guest sees   {} of {}: {} -> {}\n", c.feature, c.vm, c.before, c.after);

@@ -12,7 +12,8 @@
 namespace ioplan::cli {
 
 // "  interrupted  nobody", "  guest sees  ...", "  steps" with one line each.
-std::string transition_text(const Transition& transition, const std::vector<FeatureChange>& guest);
+std::string transition_text(const Transition& transition, const std::vector<FeatureChange>& guest,
+                            KernelInterface interface);
 std::string conflict_text(const std::vector<Conflict>& conflict);
 
 // "no drift: ...", or "drift" with one line for each difference.

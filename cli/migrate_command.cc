@@ -70,7 +70,7 @@ Outcome migrate_command(const MigrateArguments& arguments) {
     if (there->request.host.name.empty()) there->request.host.name = file;
     destinations.push_back(std::move(there->request.host));
   }
-  const std::vector<Landing> landings = migrate(*running, loaded->request, destinations, kernel_law());
+  const std::vector<Landing> landings = migrate(*running, loaded->request, destinations, law_of(running->interface));
   return {landings.front().lands ? kYes : kNo, arguments.format == Format::text ? text_of(landings) : json_of(landings),
           ""};
 }

@@ -12,7 +12,7 @@
 #include <set>
 
 #include "backends/sim/machine.h"
-#include "backends/sim/sim_backend.h"
+#include "backends/sim/simulated_backend.h"
 #include "backends/vfio/device.h"
 #include "backends/vfio/holders.h"
 #include "cli/commands.h"
@@ -56,7 +56,8 @@ Outcome told(const Drift& found, Format format) {
 // The devices of a plan as somebody who has none of them open sees them.
 class FromOutside {
  public:
-  explicit FromOutside(vfio::System& system) : system_(system), holders_(vfio::holders_of_vfio_files(system)) {}
+  FromOutside(vfio::System& system, KernelInterface interface)
+      : system_(system), in_containers_(interface == KernelInterface::type1), holders_(vfio::holders_of_vfio_files(system)) {}
 
   Drift look(const Plan& plan) {
     for (const PlannedIoas& ioas : plan.ioas) look_at(plan, ioas);
@@ -77,12 +78,12 @@ class FromOutside {
   }
 
   std::vector<vfio::Holder> holders_of(const std::string& device) {
-    const auto cdev = vfio::find_cdev(system_, device);
-    if (!cdev) {
-      differ(device, "driver", "a VFIO driver", cdev.error().message);
+    const auto file = in_containers_ ? vfio::find_group(system_, device) : vfio::find_cdev(system_, device);
+    if (!file) {
+      differ(device, "driver", "a VFIO driver", file.error().message);
       return {};
     }
-    const auto it = holders_.find(*cdev);
+    const auto it = holders_.find(*file);
     if (it != holders_.end()) return it->second;
     differ(device, "process", "one", "none that this user can see");
     return {};
@@ -93,6 +94,7 @@ class FromOutside {
   }
 
   vfio::System& system_;
+  bool in_containers_;  // devices are opened by their groups
   std::map<std::string, std::vector<vfio::Holder>> holders_;
   Drift found_;
 };
@@ -100,10 +102,10 @@ class FromOutside {
 Result<Drift> on_a_simulated_host(const Plan& plan, const Plan& running, const Host& host) {
   auto machine = sim::Machine::create(host, kernel_law());
   if (!machine) return tl::make_unexpected(machine.error());
-  sim::SimBackend backend(**machine);
-  const ApplyReport report = apply_plan(running, host, backend);
+  const auto backend = sim::simulated_backend(**machine, running.interface);
+  const ApplyReport report = apply_plan(running, host, *backend);
   if (report.outcome != ApplyOutcome::done) return tl::make_unexpected(*report.error);
-  const auto seen = backend.observe();
+  const auto seen = backend->observe();
   if (!seen) return tl::make_unexpected(seen.error());
   return Drift{drift(plan, *seen), {}};
 }
@@ -115,15 +117,19 @@ Outcome observe_command(const ObserveArguments& arguments) {
   if (!loaded) return bad_input(loaded.error());
   const auto plan = running_plan(arguments.plan, loaded->request);
   if (!plan) return bad_input(plan.error());
-  if (arguments.backend == "iommufd") {
+  if (arguments.backend != "sim") {
+    if (arguments.backend != kKernelInterfaceNames[static_cast<std::size_t>(plan->interface)]) {
+      return bad_input({fmt::format("the plan is not for {}", arguments.backend), "name the interface that it was planned for", {}, 0});
+    }
     if (!arguments.running.empty()) {
       return bad_input({"`--running` is what a simulated host runs", "give it with `--backend sim`", {}, 0});
     }
     const auto system = vfio::linux_system();
-    return told(FromOutside(*system).look(*plan), arguments.format);
+    return told(FromOutside(*system, plan->interface).look(*plan), arguments.format);
   }
   const auto running = arguments.running.empty() ? plan : running_plan(arguments.running, loaded->request);
   if (!running) return bad_input(running.error());
+  if (const auto same = same_interface(*plan, *running, arguments.running); !same) return bad_input(same.error());
   const auto found = on_a_simulated_host(*plan, *running, loaded->request.host);
   return found ? told(*found, arguments.format) : bad_input(found.error());
 }

@@ -447,27 +447,37 @@ TEST_F(Cli, RunningVmsAreAskedAbout) {
 
   EXPECT_EQ(on_drhd("apply plan.json --backend sim --to next.json --to plan.json").exit, 0);
   EXPECT_EQ(on_drhd("apply plan.json --backend sim --to next.json --fail-nth 2").exit, 4);
-  expect_bad(ran("apply plan.json --backend type1 --to next.json three-drhd/host"),
-             "error: type1's containers do not go on from layout to layout\n"
-             "help: give `--to` with `--backend sim` or `iommufd`\n");
   expect_bad(on_drhd("hotplug plan.json"),
              "error: nothing is to change\nhelp: `--add DEVICE`, `--remove DEVICE` or `--memory +SIZE`\n");
   expect_bad(on_drhd("observe plan.json --backend iommufd --running next.json"),
              "error: `--running` is what a simulated host runs\nhelp: give it with `--backend sim`\n");
 }
 
-TEST_F(Cli, Type1PlansDoNotGoOn) {
-  write("plan.json", ran(std::string("plan -o json") + kDrhd).out);
-  write("type1.json", ran(std::string("plan --backend type1 -o json") + kDrhd).out);
-  for (const char* command :
-       {"hotplug type1.json --remove 0000:b2:00.0", "headroom type1.json", "migrate type1.json --to three-drhd/host",
-        "diff plan.json type1.json", "observe type1.json --backend sim", "observe plan.json --backend sim --running type1.json",
-        "apply type1.json --backend sim --to plan.json", "apply plan.json --backend sim --to type1.json"}) {
-    SCOPED_TRACE(command);
-    expect_bad(ran(command + std::string(kDrhd)),
-               "error: `type1.json` is a plan for type1, and plans over time are made for iommufd only\nhelp: plan the new set "
-               "with `ioplan plan --backend type1`, or this one without `--backend`\n");
-  }
+TEST_F(Cli, Type1PlansGoOnInContainers) {
+  const auto on_drhd = [&](const std::string& command) { return ran(command + std::string(kDrhd)); };
+  write("plan.json", on_drhd("plan --backend type1 -o json").out);
+  const Ran less = on_drhd("hotplug plan.json --remove 0000:17:00.0 --mode converge --plan-out less.json");
+  EXPECT_EQ(less.exit, 0) << less.err;
+  const Ran more = on_drhd("hotplug less.json --add 0000:17:00.0 --mode converge --plan-out more.json");
+  EXPECT_EQ(more.exit, 0) << more.err;
+  EXPECT_NE(more.out.find("open 0000:17:00.0 and register its file with KVM"), std::string::npos) << more.out;
+  EXPECT_EQ(more.out.find("bind"), std::string::npos) << more.out;
+  EXPECT_EQ(on_drhd("diff plan.json less.json").exit, 1);
+  EXPECT_TRUE(on_drhd("headroom less.json").out.find("0000:17:00.0") != std::string::npos);
+  EXPECT_EQ(on_drhd("observe less.json --backend sim").exit, 0);
+  EXPECT_EQ(on_drhd("observe plan.json --backend sim --running less.json").exit, 1);
+  EXPECT_EQ(on_drhd("apply plan.json --backend sim --to less.json --to more.json").exit, 0);
+  EXPECT_EQ(on_drhd("apply less.json --backend sim --to more.json --fail-nth 1").exit, 4);
+  EXPECT_EQ(ran("migrate less.json --to three-drhd/host three-drhd/host three-drhd/vm").exit, 0);
+
+  write("iommufd.json", on_drhd("plan -o json").out);
+  const std::string other = "error: `iommufd.json` is a plan for iommufd, and what runs is in type1\n"
+                            "help: plan it with `ioplan plan --backend type1`\n";
+  expect_bad(on_drhd("diff plan.json iommufd.json"), other);
+  expect_bad(on_drhd("apply plan.json --backend sim --to iommufd.json"), other);
+  expect_bad(on_drhd("observe plan.json --backend sim --running iommufd.json"), other);
+  expect_bad(on_drhd("observe plan.json --backend iommufd"),
+             "error: the plan is not for iommufd\nhelp: name the interface that it was planned for\n");
 }
 
 // stderr of the program when it is a terminal.

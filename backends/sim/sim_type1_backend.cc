@@ -8,7 +8,6 @@
 #include "backends/sim/sim_action.h"
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
-#include "engine/lifecycle/layout.h"
 
 namespace ioplan::sim {
 
@@ -94,7 +93,7 @@ Result<std::unique_ptr<Action>> SimType1Backend::prepare_attach(const Plan& plan
   if (!device) return failure(fmt::format("the simulated host has no device `{}`", step.device));
   if (attached_.contains(step.device)) return failure(fmt::format("`{}` is attached already", step.device));
   const std::uint32_t group = machine_.host().device(*device).group.value();
-  const bool registers = home_of(plan, step.device) != nullptr && !kvm_files_.contains(step.device);
+  const bool registers = is_in_a_hwpt(plan, step.device) && !kvm_files_.contains(step.device);
   return std::make_unique<StepAction>(
       step.device + " (attached)",
       [this, step, group, registers] {

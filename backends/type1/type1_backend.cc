@@ -14,7 +14,6 @@
 #include "engine/apply/step_action.h"
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
-#include "engine/lifecycle/layout.h"
 
 namespace ioplan::type1 {
 
@@ -181,7 +180,7 @@ Result<std::unique_ptr<Action>> Type1Backend::prepare_attach(const Plan& plan, c
   if (group != nullptr && !group->ioas.empty() && group->ioas != step.ioas) {
     return failure(fmt::format("the group of `{}` is in `{}` already", id, group->ioas));
   }
-  const bool registers = home_of(plan, id) != nullptr && (group == nullptr || !group->with_kvm.contains(id));
+  const bool registers = is_in_a_hwpt(plan, id) && (group == nullptr || !group->with_kvm.contains(id));
   return std::make_unique<StepAction>(
       fmt::format("{}, in {}", id, step.ioas),
       [this, plan, step, registers, node = *node]() -> Result<void> {

@@ -43,6 +43,11 @@ void ContainerRecord::leave(const std::string& group) {
   std::erase_if(domains_, [](const RecordedDomain& d) { return d.groups.empty(); });
 }
 
+bool is_in_a_hwpt(const Plan& plan, const std::string& device) {
+  return std::ranges::any_of(
+      plan.hwpts, [&](const PlannedHwpt& h) { return std::ranges::find(h.devices, device) != h.devices.end(); });
+}
+
 std::vector<Regrouping> way_back(const ContainerRecord& now, const ContainerRecord& was) {
   const auto &here = now.domains(), &there = was.domains();
   const auto same = std::ranges::mismatch(here, there);

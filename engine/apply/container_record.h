@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/model/plan.h"
+
 namespace ioplan {
 
 struct RecordedDomain {
@@ -38,6 +40,9 @@ struct Regrouping {
 
   friend bool operator==(const Regrouping&, const Regrouping&) = default;
 };
+
+// Does a HWPT of the plan hold the device? Others only open a domain, and leave.
+bool is_in_a_hwpt(const Plan& plan, const std::string& device);
 
 // From one record to another. A group that only opens a domain joins, and leaves when others are in it.
 std::vector<Regrouping> way_back(const ContainerRecord& now, const ContainerRecord& was);

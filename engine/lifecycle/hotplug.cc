@@ -357,8 +357,9 @@ class Hotplug {
     answer.alternatives.insert(answer.alternatives.begin(), found.begin(), found.end());
   }
 
-  static std::string effect(const HotplugAnswer& a) {
-    const auto fresh = std::ranges::count(a.transition.steps, StepKind::hwpt_alloc, &Step::kind);
+  std::string effect(const HotplugAnswer& a) const {
+    const auto is_new = [&](const PlannedHwpt& h) { return find_hwpt(running_, h.id) == nullptr; };
+    const auto fresh = std::ranges::count_if(a.plan.hwpts, is_new);
     std::string text = fresh == 0 ? "no new HWPT" : fmt::format("{} new HWPT{}", fresh, fresh == 1 ? "" : "s");
     const std::size_t moved = a.transition.interrupted.size();
     text += moved == 0 ? ", nobody is interrupted"

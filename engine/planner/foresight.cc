@@ -66,9 +66,9 @@ class Foreseer {
     result_.unpromised.push_back({vm().name, std::move(subject), std::move(rule), std::move(because)});
   }
 
-  // What a container makes of a group that joins later has no frozen mode to be held against.
+  // Which domain a group comes to depends on who has joined before it, and no place in one can be kept.
   void promise_nothing(std::uint64_t memory, const std::vector<DeviceIndex>& devices) {
-    const std::string because = "plans over time are made for iommufd only";
+    const std::string because = "a type1 container keeps no place: `ioplan headroom` says what can join as it is";
     if (memory != 0) refuse("memory", "lifecycle.promise", because);
     for (const DeviceIndex d : devices) refuse(id_of(d), "lifecycle.promise", because);
   }

@@ -52,7 +52,7 @@ edu=edu,dma_mask=0xffffffffffffffff
 devices="-device e1000e,addr=3 -device $edu,addr=4 -device virtio-rng-pci,addr=5,iommu_platform=on,disable-legacy=on \
 -device e1000,addr=6.0,multifunction=on -device e1000,addr=6.1 -net none"
 behind_bridge="-device pcie-pci-bridge,id=bridge,addr=7 -device e1000,bus=bridge,addr=1 -device $edu,bus=bridge,addr=2"
-everywhere=differential,plans,histories,type1_plans,scan,edu_dma
+everywhere=differential,plans,histories,type1_plans,type1_histories,scan,edu_dma
 
 # name | file system | QEMU's IOMMU | devices | kernel command line | cases; `!case`: the guest must not live to judge it
 configurations() {

@@ -34,6 +34,7 @@ Outcome differential(const Guest& guest);
 Outcome plans(const Guest& guest);
 Outcome histories(const Guest& guest);
 Outcome type1_plans(const Guest& guest);
+Outcome type1_histories(const Guest& guest);
 Outcome scan(const Guest& guest);
 Outcome edu_dma(const Guest& guest);
 Outcome selftest(const Guest& guest);

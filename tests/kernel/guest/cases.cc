@@ -10,6 +10,7 @@ std::span<const Case> all_cases() {
       Case{"plans", plans},
       Case{"histories", histories},
       Case{"type1_plans", type1_plans},
+      Case{"type1_histories", type1_histories},
       Case{"scan", scan},
       Case{"edu_dma", edu_dma},
       Case{"selftest", selftest},
