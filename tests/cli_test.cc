@@ -467,7 +467,7 @@ TEST_F(Cli, Type1PlansGoOnInContainers) {
   EXPECT_EQ(on_drhd("observe less.json --backend sim").exit, 0);
   EXPECT_EQ(on_drhd("observe plan.json --backend sim --running less.json").exit, 1);
   EXPECT_EQ(on_drhd("apply plan.json --backend sim --to less.json --to more.json").exit, 0);
-  EXPECT_EQ(on_drhd("apply less.json --backend sim --to more.json --fail-nth 1").exit, 4);
+  EXPECT_EQ(on_drhd("apply plan.json --backend sim --to less.json --to more.json --fail-nth 1").exit, 4);
   EXPECT_EQ(ran("migrate less.json --to three-drhd/host three-drhd/host three-drhd/vm").exit, 0);
 
   write("iommufd.json", on_drhd("plan -o json").out);

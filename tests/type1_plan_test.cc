@@ -163,6 +163,10 @@ TEST(Type1Plan, StandsInTheSimulatedContainerAsPredicted) {
       sim::SimType1Backend backend(*machine);
       const ApplyReport report = apply_plan(plan, request.host, backend);
       ASSERT_EQ(report.outcome, ApplyOutcome::done) << seed << text_of(report) << generator::to_documents(request);
+      for (const PlannedIoas& ioas : plan.ioas) {  // of a layout without a history no more either
+        const auto seen = std::ranges::find(report.observed.ioas, ioas.id, &ObservedIoas::id);
+        ASSERT_EQ(seen->ranges, ioas.ranges) << seed << generator::to_documents(request);
+      }
     }
     ASSERT_EQ(machine->world(), before) << seed;
     ++feasible;

@@ -1,4 +1,4 @@
-// Steps between running layouts of containers (engine/lifecycle/README.md 11): files of KVM, groups that leave, memory that goes,
+// Steps between running layouts of containers (engine/lifecycle/README.md 10): files of KVM, groups that leave, memory that goes,
 // each with its undo.
 
 #include <fmt/format.h>

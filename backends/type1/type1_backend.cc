@@ -285,11 +285,15 @@ Result<void> Type1Backend::leave(const std::string& node) {
   return {};
 }
 
+// A group leaves when none of its devices is open.
 Result<void> Type1Backend::detach(const std::string& id) {
-  const std::string node = devices_.at(id).group;
+  const Device& device = devices_.at(id);
+  Device closed{Descriptor(), device.group, device.ioas, device.hwpt};
   devices_.erase(id);
-  const bool last = std::ranges::none_of(devices_, [&](const auto& d) { return d.second.group == node; });
-  return last ? leave(node) : Result<void>{};
+  const bool last = std::ranges::none_of(devices_, [&](const auto& d) { return d.second.group == closed.group; });
+  auto left = last ? leave(closed.group) : Result<void>{};
+  if (!left) (void)open_device(id, std::move(closed));
+  return left;
 }
 
 // The domains that must be there now are those of the plan that some attached device, or this one, is in.

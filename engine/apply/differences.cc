@@ -109,8 +109,7 @@ class Comparison {
 
   // What a container offers depends on its history (engine/lifecycle/container_domains.h); a plan says what it surely does.
   bool is_among(const PlannedIoas& p, const std::optional<std::vector<Range>>& seen) const {
-    const bool history = past_ == Past::some || std::ranges::count(plan_.steps, StepKind::detach, &Step::kind) > 0;
-    if (plan_.interface != KernelInterface::type1 || !history || !seen) return false;
+    if (plan_.interface != KernelInterface::type1 || !seen) return false;
     return std::ranges::all_of(p.ranges, [&](const Range& r) {
       return std::ranges::any_of(*seen, [&](const Range& s) { return s.contains(r); });
     });

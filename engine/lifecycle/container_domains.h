@@ -1,5 +1,5 @@
 // The domains of one running type1 container, in the order of their making, and what groups that join or leave make of them
-// (README.md 11, KR 5.1).
+// (README.md 10, KR 5.1).
 //
 // A joining group gets a domain of its own first, and leaves it for the newest that takes it. So of two domains that are
 // there at a time, the older has refused the opener of the newer, and no two of them are equal. Held by

@@ -1,4 +1,4 @@
-// The steps from one layout of type1 containers to another (README.md 11).
+// The steps from one layout of type1 containers to another (README.md 10).
 //
 // Whole groups leave and join; what cannot stay where it is, is closed and opened again. Held by
 // tests/type1_lifecycle_test.cc.

@@ -1,4 +1,4 @@
-// What of a running type1 container can stay on the way to another layout of it (README.md 11).
+// What of a running type1 container can stay on the way to another layout of it (README.md 10).
 //
 // Domains that are there at a time are never equal, so a target's HWPT can be one running domain only. A set of them is
 // kept when there is an order in which all others join, each landing where the target wants it. The set that stops the

@@ -25,6 +25,7 @@ std::string name_of(unsigned long request) {
     case uapi::VFIO_IOMMU_GET_INFO: return "VFIO_IOMMU_GET_INFO";
     case uapi::VFIO_IOMMU_MAP_DMA: return "VFIO_IOMMU_MAP_DMA";
     case uapi::VFIO_IOMMU_UNMAP_DMA: return "VFIO_IOMMU_UNMAP_DMA";
+    case uapi::KVM_SET_DEVICE_ATTR: return "KVM_SET_DEVICE_ATTR";
     default: return "unknown ioctl";
   }
 }
@@ -198,6 +199,7 @@ std::uint64_t FakeVfio::locked() const {
 // The last group takes the back end and all mappings with it.
 void FakeVfio::leave(unsigned group) {
   const int container = std::exchange(groups_[group].container, -1);
+  if (on_leave) on_leave(group, container);
   if (!groups_in(container).empty() || !open_.contains(container)) return;
   open_.at(container).started = false;
   open_.at(container).mapped.clear();
@@ -209,6 +211,7 @@ int FakeVfio::set_container(unsigned group, int container) {
   if (open_.at(container).kind != Kind::container) return EBADFD;
   if (!viable(group)) return EBUSY;
   groups_[group].container = container;
+  if (on_join) on_join(group, container);
   joined.push_back(group);
   return 0;
 }
@@ -304,6 +307,26 @@ int FakeVfio::info(int container, void* argument) {
   return 0;
 }
 
+// virt/kvm/vfio.c kvm_vfio_file_add, kvm_vfio_file_del.
+int FakeVfio::on_kvm(std::set<unsigned>& groups, const uapi::kvm_device_attr& attribute) const {
+  const auto file = open_.find(*reinterpret_cast<const std::int32_t*>(attribute.addr));
+  if (attribute.group != uapi::KVM_DEV_VFIO_FILE) return ENXIO;
+  if (file == open_.end() || file->second.kind != Kind::group) return EBADF;
+  if (attribute.attr == uapi::KVM_DEV_VFIO_FILE_ADD) return groups.insert(file->second.group).second ? 0 : EEXIST;
+  return groups.erase(file->second.group) == 1 ? 0 : ENOENT;
+}
+
+int FakeVfio::open_kvm() {
+  Open file;
+  file.kind = Kind::kvm;
+  return install(std::move(file));
+}
+
+std::vector<unsigned> FakeVfio::with_kvm(int kvm) const {
+  const auto& groups = open_.at(kvm).with_kvm;
+  return {groups.begin(), groups.end()};
+}
+
 Reply<void> FakeVfio::ioctl(int fd, unsigned long request, void* argument) {
   if (strikes(name_of(request))) return fails_with(strike_errno_);
   const auto it = open_.find(fd);
@@ -313,6 +336,8 @@ Reply<void> FakeVfio::ioctl(int fd, unsigned long request, void* argument) {
     auto& status = *static_cast<uapi::vfio_group_status*>(argument);
     status.flags = viable(it->second.group) ? uapi::VFIO_GROUP_FLAGS_VIABLE : 0;
     error = 0;
+  } else if (it->second.kind == Kind::kvm) {
+    if (request == uapi::KVM_SET_DEVICE_ATTR) error = on_kvm(it->second.with_kvm, *static_cast<uapi::kvm_device_attr*>(argument));
   } else if (it->second.kind == Kind::container) {
     if (request == uapi::VFIO_IOMMU_GET_INFO) error = info(fd, argument);
     if (request == uapi::VFIO_IOMMU_MAP_DMA) error = map(fd, *static_cast<uapi::vfio_iommu_type1_dma_map*>(argument));

@@ -8,6 +8,7 @@
 // in `violations`.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -42,6 +43,8 @@ class FakeVfio final : public vfio::System {
     std::vector<Range> ranges = {{0, ~std::uint64_t{0}}};  // that the container offers with it
   };
   std::map<unsigned, Domain> domains;
+  // Told of each group that joins or leaves a container, by its descriptor; may change `domains`.
+  std::function<void(unsigned group, int container)> on_join, on_leave;
   std::set<std::uint32_t> extensions = {1, 3, 4, 9};
   int version = 0;
   std::uint32_t entries = 65535;
@@ -52,6 +55,10 @@ class FakeVfio final : public vfio::System {
   std::uint64_t memlock = ~std::uint64_t{0};
   bool cap_ipc_lock = false;
   std::uint64_t page = 4096;
+
+  // A VM's VFIO device of KVM: a descriptor. Groups that it knows, ascending.
+  int open_kvm();
+  std::vector<unsigned> with_kvm(int kvm) const;
 
   // Failing.
   void fail_nth(std::uint64_t n, int errno_value);                        // of all calls from now; 0: none
@@ -89,13 +96,14 @@ class FakeVfio final : public vfio::System {
   bool locks_without_limit() override { return cap_ipc_lock; }
 
  private:
-  enum class Kind { container, group, device, memory };
+  enum class Kind { container, group, device, memory, kvm };
   struct Open {
     Kind kind = Kind::container;
     unsigned group = 0;                // of a group or a device
     std::string device;
     std::uint64_t bytes = 0, page = 0;  // of memory
     bool started = false;              // of a container
+    std::set<unsigned> with_kvm;       // groups, of KVM's device
     std::map<std::uint64_t, std::uint64_t> mapped;  // of a container: IOVA -> last
   };
   struct Group {
@@ -119,6 +127,7 @@ class FakeVfio final : public vfio::System {
   int map(int container, const uapi::vfio_iommu_type1_dma_map& request);
   int unmap(int container, uapi::vfio_iommu_type1_dma_unmap& request);
   int info(int container, void* argument);
+  int on_kvm(std::set<unsigned>& groups, const uapi::kvm_device_attr& attribute) const;
   int set_container(unsigned group, int container);
   int open_device(unsigned group, const std::string& address);
 
