@@ -22,6 +22,7 @@
 #include "engine/check/check.h"
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
+#include "engine/lifecycle/layout.h"
 #include "engine/lifecycle/transition.h"
 
 namespace ioplan::cli {
@@ -315,6 +316,9 @@ Outcome follow(const ApplyArguments& arguments, Plan& running, const Host& host,
     if (!next) return bad_input(next.error());
     if (const auto same = same_interface(running, *next, file); !same) return bad_input(same.error());
     const Law& law = law_of(running.interface);
+    for (const Plan* plan : {static_cast<const Plan*>(&running), static_cast<const Plan*>(&*next)}) {
+      if (const auto layout = require_layout(*plan, host, law); !layout) return bad_input(layout.error());
+    }
     Plan target = matched(running, std::move(*next), host, law);
     const Transition way = make_transition(running, target, host, law);
     Plan shown = target;

@@ -14,6 +14,7 @@
 #include "engine/document/load.h"
 #include "engine/document/plan_document.h"
 #include "engine/lifecycle/hotplug.h"
+#include "engine/lifecycle/layout.h"
 #include "engine/planner/missing.h"
 
 namespace ioplan::cli {
@@ -180,6 +181,9 @@ Result<Plan> running_plan(const std::string& path, const Request& request) {
     return failure(fmt::format("the plan was made for a host with fingerprint `{}`, and this one has `{}`",
                                plan->fingerprint, own),
                    "name the host document that the plan was made from");
+  }
+  if (auto layout = require_layout(*plan, request.host, law_of(plan->interface)); !layout) {
+    return tl::make_unexpected(layout.error());
   }
   for (const std::string& vm : plan->vms) {
     if (std::ranges::find(request.vms, vm, &VirtualMachine::name) == request.vms.end()) {

@@ -476,6 +476,22 @@ TEST_F(Cli, Type1PlansGoOnInContainers) {
   expect_bad(on_drhd("diff plan.json iommufd.json"), other);
   expect_bad(on_drhd("apply plan.json --backend sim --to iommufd.json"), other);
   expect_bad(on_drhd("observe plan.json --backend sim --running iommufd.json"), other);
+  // What a container makes of groups is its steps' doing; a file that says otherwise is no layout.
+  std::string text = on_drhd("plan --backend type1 -o json").out;
+  text.replace(text.rfind("\"hwpt\": \"hwpt1\""), 15, "\"hwpt\": \"hwpt9\"");
+  write("other.json", text);
+  for (const char* command : {"diff plan.json other.json", "hotplug other.json --remove 0000:17:00.0", "headroom other.json",
+                              "apply plan.json --backend sim --to other.json"}) {
+    expect_bad(on_drhd(command),
+               "error: the steps of the plan do not make `hwpt1` of its devices in a type1 container\n"
+               "help: plan again with `ioplan plan`, or take what `hotplug --plan-out` wrote\n");
+  }
+  text = on_drhd("plan -o json").out;
+  text.replace(text.find("0000:17:00.0", text.find("\"hwpts\"")), 12, "0000:17:00.9");
+  write("nobody.json", text);
+  expect_bad(on_drhd("headroom nobody.json"),
+             "error: the plan has `0000:17:00.9` attached, and the host has no such device behind an IOMMU\n"
+             "help: plan again with `ioplan plan`, or take what `hotplug --plan-out` wrote\n");
   expect_bad(on_drhd("observe plan.json --backend iommufd"),
              "error: the plan is not for iommufd\nhelp: name the interface that it was planned for\n");
 }

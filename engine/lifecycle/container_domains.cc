@@ -94,7 +94,8 @@ const ContainerDomain& ContainerDomains::join(const std::string& device, const s
 
 void ContainerDomains::leave(std::uint32_t group) {
   const auto home = std::ranges::find_if(domains_, [&](const ContainerDomain& d) { return d.holds(group); });
-  Range hull{usable_.ranges().front().start, usable_.ranges().back().last};
+  Range hull{0, ~std::uint64_t{0}};
+  if (!usable_.empty()) hull = {usable_.ranges().front().start, usable_.ranges().back().last};
   std::erase(home->groups, group);
   if (home->groups.empty()) {
     domains_.erase(home);

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <set>
 
+#include <fmt/format.h>
+
 #include "engine/base/text.h"
+#include "engine/lifecycle/container_domains.h"
 #include "engine/model/features.h"
 
 namespace ioplan {
@@ -146,6 +149,60 @@ std::vector<Step> boot_steps(const Plan& plan, const std::vector<std::vector<std
   BootSteps steps(plan);
   for (std::size_t i = 0; i < plan.ioas.size(); ++i) steps.add(plan.ioas[i], mediated[i]);
   return steps.take();
+}
+
+namespace {
+
+constexpr std::string_view kPlanAgain = "plan again with `ioplan plan`, or take what `hotplug --plan-out` wrote";
+
+Result<void> require_device(const std::string& id, const Host& host) {
+  const auto index = host.find_device(id);
+  if (index && host.device(*index).group && host.device(*index).unit) return {};
+  return failure(fmt::format("the plan has `{}` attached, and the host has no such device behind an IOMMU", id),
+                 std::string(kPlanAgain));
+}
+
+Result<void> require_made(const PlannedHwpt& hwpt, const ContainerDomains& domains, const GroupLaw& groups) {
+  const ContainerDomain* made = domains.find(hwpt.id);
+  std::set<std::uint32_t> wanted;
+  for (const std::string& d : hwpt.devices) wanted.insert(groups.group_of(d));
+  const bool as_planned = made != nullptr && std::set(made->groups.begin(), made->groups.end()) == wanted &&
+                          made->what == groups.own_domain(groups.group_of(hwpt.allocator));
+  if (as_planned) return {};
+  return failure(fmt::format("the steps of the plan do not make `{}` of its devices in a type1 container", hwpt.id),
+                 std::string(kPlanAgain));
+}
+
+}  // namespace
+
+Result<void> require_layout(const Plan& plan, const Host& host, const Law& law) {
+  std::vector<std::string> named;
+  for (const PlannedHwpt& h : plan.hwpts) {
+    named.push_back(h.allocator);
+    named.insert(named.end(), h.devices.begin(), h.devices.end());
+  }
+  for (const PlannedIoas& ioas : plan.ioas) named.insert(named.end(), ioas.retained.begin(), ioas.retained.end());
+  const bool in_containers = plan.interface == KernelInterface::type1;
+  for (const Step& s : plan.steps) {
+    if (in_containers && !s.device.empty()) named.push_back(s.device);
+  }
+  for (const std::string& id : named) {
+    if (is_uuid(id) && !in_containers) continue;
+    if (auto known = require_device(id, host); !known) return known;
+  }
+  if (!in_containers) return {};
+  const GroupLaw groups(host, law);
+  for (const PlannedIoas& ioas : plan.ioas) {
+    const ContainerDomains domains(groups, plan, ioas.id);
+    for (const PlannedHwpt& h : plan.hwpts) {
+      if (h.ioas != ioas.id) continue;
+      if (auto made = require_made(h, domains, groups); !made) return made;
+    }
+    const auto planned = static_cast<std::size_t>(std::ranges::count(plan.hwpts, ioas.id, &PlannedHwpt::ioas));
+    if (domains.in_order().size() == planned) continue;
+    return failure(fmt::format("the steps of the plan make more domains in {} than it has HWPTs", ioas.id), std::string(kPlanAgain));
+  }
+  return {};
 }
 
 std::uint64_t number_of(std::string_view id) {

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/base/error.h"
 #include "engine/law/law.h"
 #include "engine/model/host.h"
 #include "engine/model/plan.h"
@@ -36,6 +37,10 @@ HwptQuantities quantities_of(const PlannedHwpt& hwpt, const Host& host, const La
 // The steps that lead from nothing to this layout, as a plan lists them. An allocator that is not of the VM is bound
 // for its HWPTs only. `mediated`: by IOAS id, in the plan's order.
 std::vector<Step> boot_steps(const Plan& plan, const std::vector<std::vector<std::string>>& mediated);
+
+// Whether the plan can be a layout of this host, which lifecycle asks of all that it is given: it names the host's devices only,
+// and the steps of a container make its HWPTs. Errors say what is wrong.
+Result<void> require_layout(const Plan& plan, const Host& host, const Law& law);
 
 // "7" of "hwpt7": orders HWPTs as people count.
 std::uint64_t number_of(std::string_view id);
