@@ -18,6 +18,7 @@
 #include "backends/sim/type1.h"
 #include "constraints/kernel_law.h"
 #include "engine/apply/apply.h"
+#include "engine/apply/container_record.h"
 #include "engine/check/transition.h"
 #include "engine/document/plan_document.h"
 #include "engine/lifecycle/container_domains.h"
@@ -163,6 +164,31 @@ TEST(ContainerDomains, AreThoseOfTheSimulatedContainer) {
   EXPECT_TRUE(one_seed_only() || (moves > scaled(2000) && several > scaled(300)));
 }
 
+// What a group needs to come back: that nothing newer is there.
+TEST(ContainerRecord, OnlyWhatIsNewerIsTakenApart) {
+  ContainerRecord was;
+  for (const char* group : {"1", "3"}) was.join("hwpt0", group);
+  was.join("hwpt1", "2");
+  ContainerRecord now = was;
+  now.leave("3");
+  EXPECT_EQ(way_back(now, was), (std::vector<Regrouping>{{false, "2", "hwpt1"}, {true, "3", "hwpt0"}, {true, "2", "hwpt1"}}));
+  now.leave("1");  // the domain has gone with it, and is made again before the newer one
+  EXPECT_EQ(way_back(now, was), (std::vector<Regrouping>{{false, "2", "hwpt1"}, {true, "1", "hwpt0"}, {true, "3", "hwpt0"}, {true, "2", "hwpt1"}}));
+
+  ContainerRecord opened = was;  // by 1, which has left: as long as somebody is in it, nobody needs to open it
+  opened.leave("1");
+  now = opened;
+  now.join("hwpt0", "4");
+  now.leave("3");
+  ContainerRecord target = opened;
+  target.join("hwpt0", "4");
+  EXPECT_EQ(way_back(now, target), (std::vector<Regrouping>{{false, "2", "hwpt1"}, {true, "3", "hwpt0"}, {true, "2", "hwpt1"}}));
+  now.leave("4");
+  EXPECT_EQ(way_back(now, opened), (std::vector<Regrouping>{{false, "2", "hwpt1"}, {true, "1", "hwpt0"}, {true, "3", "hwpt0"},
+                                                            {false, "1", "hwpt0"}, {true, "2", "hwpt1"}}));
+  EXPECT_TRUE(way_back(was, was).empty());
+}
+
 // ------------------------------------------------------------------------------------------------- brute force
 
 struct Made {
@@ -303,8 +329,14 @@ TEST(Type1Staying, IsTheBestOfAllOrders) {
       std::set<std::uint32_t> wanted;
       for (const AssignedDevice& d : changed.vms[vm].devices) wanted.insert(changed.host.device(*d.host).group.value());
       const auto before = groups_of(life.running, name, changed.host);
-      const auto leaving = without(before, wanted);
-      std::vector<std::uint32_t> joining = without(wanted, before);
+      std::set<std::uint32_t> staying;  // with one of their devices
+      for (const AssignedDevice& d : changed.vms[vm].devices) {
+        const std::string& id = changed.host.device(*d.host).id;
+        const bool arrives = std::ranges::find(change->add, id) != change->add.end();
+        if (!arrives) staying.insert(changed.host.device(*d.host).group.value());
+      }
+      const auto leaving = without(before, staying);
+      std::vector<std::uint32_t> joining = without(wanted, staying);
       const std::size_t standing = trial.after(leaving, {})->size();
       std::optional<ObjectiveValues> least;
       std::set<Outcome> seen;
@@ -448,7 +480,6 @@ TEST(Type1Transitions, EveryLayoutBoots) {
       const HotplugAnswer answer = life.ask(*change, static_cast<HotplugPolicy>((seed + plug) % 3));
       if (answer.verdict != Verdict::feasible || !small(answer.plan)) continue;
       life.running = answer.plan;
-      for (PlannedIoas& ioas : life.running.ioas) ioas.retained.clear();  // their files are not opened at boot
       const auto again = read_plan("plan", to_json(life.running));
       ASSERT_TRUE(again) << seed << to_text(again.error());
       const auto machine = machine_of(life.request.host);

@@ -158,14 +158,18 @@ Result<std::unique_ptr<Action>> SimType1Backend::prepare_detach(const Step& step
 // The container as it was. Where all groups have to leave for it, their mappings come back, too.
 Result<void> SimType1Backend::attach_again(const std::string& device, const Attached& was, const ContainerRecord& record) {
   Space& space = spaces_.at(was.ioas);
-  for (const Regrouping& r : way_back(space.record, record)) {
-    const auto group = static_cast<std::uint32_t>(*parse_integer(r.group));
-    const bool starts = space.record.empty();
-    if (auto done = r.joins ? join(space, group, r.hwpt) : leave(space, group); !done) return done;
-    if (!r.joins || !starts) continue;
+  const std::vector<Regrouping> way = way_back(space.record, record);
+  bool bare = false;
+  for (std::size_t w = 0; w < way.size(); ++w) {
+    const auto group = static_cast<std::uint32_t>(*parse_integer(way[w].group));
+    bare = bare || space.record.empty();
+    if (auto done = way[w].joins ? join(space, group, way[w].hwpt) : leave(space, group); !done) return done;
+    const bool domain_is_made = w + 1 == way.size() || way[w + 1].hwpt != way[w].hwpt;
+    if (!bare || !domain_is_made || space.record.empty()) continue;
     for (const Mapped& piece : space.maps) {
       if (auto mapped = map_piece(space, piece); !mapped) return mapped;
     }
+    bare = false;
   }
   attached_[device] = was;
   return {};

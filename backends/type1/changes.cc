@@ -82,15 +82,19 @@ Result<void> Type1Backend::attach_again(const std::string& id, const std::string
   return open_device(id, {Descriptor(), node, ioas, hwpt});
 }
 
-// Where all groups have to leave, their mappings go with the last, and come back with the first.
+// Where all groups have to leave, their mappings go with the last, and come back with the first domain.
 Result<void> Type1Backend::regroup(Container& container, const std::string& ioas, const ContainerRecord& was) {
-  for (const Regrouping& way : way_back(container.record, was)) {
-    const bool starts = container.record.empty();
-    if (auto done = return_to(way, ioas); !done) return done;
+  const std::vector<Regrouping> way = way_back(container.record, was);
+  bool bare = false;
+  for (std::size_t w = 0; w < way.size(); ++w) {
+    bare = bare || container.record.empty();
+    if (auto done = return_to(way[w], ioas); !done) return done;
+    const bool domain_is_made = w + 1 == way.size() || way[w + 1].hwpt != way[w].hwpt;
+    if (!bare || !domain_is_made || container.record.empty()) continue;
     for (const Mapped& piece : container.maps) {
-      if (!starts) break;
       if (auto mapped = map_piece(container, piece); !mapped) return mapped;
     }
+    bare = false;
   }
   return {};
 }

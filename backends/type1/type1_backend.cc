@@ -110,12 +110,19 @@ Plan Type1Backend::not_yet_mapped(const Plan& plan) const {
 
 Result<void> Type1Backend::admit_devices(const Plan& plan) {
   for (const Step& s : plan.steps) {
-    if (s.kind != StepKind::attach_ioas) continue;
+    if (s.kind != StepKind::attach_ioas || has_opened(plan, s)) continue;
     if (is_uuid(s.device)) return failure(fmt::format("the mediated device {} can only be used by iommufd", s.device));
     if (const auto group = find_group(system_, s.device); !group) return tl::make_unexpected(group.error());
     if (auto viable = require_viable_group(system_, s.device); !viable) return viable;
   }
   return {};
+}
+
+// Does the device only open a HWPT for others, which is there?
+bool Type1Backend::has_opened(const Plan& plan, const Step& step) const {
+  const Container* container = find_name(containers_, step.ioas);
+  if (container == nullptr || is_in_a_hwpt(plan, step.device)) return false;
+  return std::ranges::find(container->record.domains(), step.hwpt, &RecordedDomain::hwpt) != container->record.domains().end();
 }
 
 Result<void> Type1Backend::admit_mappings(const Plan& plan) {
@@ -265,10 +272,11 @@ Result<void> Type1Backend::start(const std::string& node, const std::string& ioa
 }
 
 // Undoes `join` within a step that fails. Closing the group's descriptor takes it out of the container even where the call
-// does not (vfio_group_fops_release).
+// does not (vfio_group_fops_release); but not while KVM has it.
 void Type1Backend::abandon(const std::string& node) {
   if (leave(node)) return;
   Group& group = groups_.at(node);
+  if (!group.with_kvm.empty()) return;
   containers_.at(group.ioas).record.leave(node);
   group.ioas.clear();
   close_unused(node);
@@ -322,6 +330,9 @@ Result<void> Type1Backend::verify_join(const Plan& plan, const Step& step) {
     const auto words = [](bool all) { return all ? "only domains that block no-snoop" : "domains that do not block no-snoop"; };
     return differs(fmt::format("has {}", words(*coherent)), words(enforce));
   }
+  const auto is_guest = [&](const auto& d) { return d.second.ioas == step.ioas && !is_in_a_hwpt(plan, d.first); };
+  // A group that only opens a domain takes its regions along when it leaves.
+  if (!is_in_a_hwpt(plan, step.device) || std::ranges::any_of(devices_, is_guest)) return {};
   const std::vector<Range> predicted = planned_space(plan, step.ioas).ranges;
   if (!info->ranges || contain(*info->ranges, predicted)) return {};
   return differs("offers " + format_ranges(*info->ranges), format_ranges(predicted));

@@ -76,6 +76,7 @@ class Type1Backend final : public Backend {
 
   Result<void> admit_devices(const Plan& plan);
   Result<void> admit_mappings(const Plan& plan);
+  bool has_opened(const Plan& plan, const Step& step) const;
   Plan not_yet_mapped(const Plan& plan) const;
 
   Result<std::unique_ptr<Action>> prepare_container(const Step& step);

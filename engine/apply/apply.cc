@@ -147,9 +147,12 @@ class Executor {
     report_.outcome = report_.remains.empty() ? ApplyOutcome::rolled_back : ApplyOutcome::incomplete;
   }
 
-  // How large tables are is drift's business: they may have grown.
-  static Observation but_for_tables(Observation world) {
+  // How large tables are is drift's business: they may have grown. So is what a container offers: it may be more than it was.
+  Observation but_for_history(Observation world) const {
     for (ObservedHwpt& h : world.hwpts) h.page_table_bytes.reset();
+    for (ObservedIoas& i : world.ioas) {
+      if (plan_.interface == KernelInterface::type1) i.ranges.reset();
+    }
     return world;
   }
 
@@ -162,7 +165,7 @@ class Executor {
       const auto found = drift(*from_, *after);
       if (!found.empty()) {
         report_.remains.push_back(to_text(found));
-      } else if (but_for_tables(*after) != but_for_tables(before)) {
+      } else if (but_for_history(*after) != but_for_history(before)) {
         report_.remains.push_back("memory");
       }
     } else if (*after != before) {

@@ -10,9 +10,13 @@ bool holds(const RecordedDomain& domain, const std::string& group) {
   return std::ranges::find(domain.groups, group) != domain.groups.end();
 }
 
-// The newest domain lacks some of its groups, and has no others: nobody needs to leave.
+// The domain lacks some of its groups, and has no others: they join it when nothing newer is there.
 bool only_lacks(const RecordedDomain& now, const RecordedDomain& was) {
   return now.hwpt == was.hwpt && std::ranges::all_of(now.groups, [&](const auto& g) { return holds(was, g); });
+}
+
+bool alike(const RecordedDomain& a, const RecordedDomain& b) {
+  return a.opener == b.opener && a.groups.size() == b.groups.size() && only_lacks(a, b);
 }
 
 void let_join(const RecordedDomain& domain, std::vector<Regrouping>& way) {
@@ -50,18 +54,18 @@ bool is_in_a_hwpt(const Plan& plan, const std::string& device) {
 
 std::vector<Regrouping> way_back(const ContainerRecord& now, const ContainerRecord& was) {
   const auto &here = now.domains(), &there = was.domains();
-  const auto same = std::ranges::mismatch(here, there);
+  const auto same = std::ranges::mismatch(here, there, alike);
   std::size_t first = static_cast<std::size_t>(same.in1 - here.begin());
+  const bool stays = first < here.size() && first < there.size() && only_lacks(here[first], there[first]);
   std::vector<Regrouping> way;
-  if (first + 1 == here.size() && first < there.size() && only_lacks(here[first], there[first])) {
+  for (std::size_t d = here.size(); d-- > first + (stays ? 1 : 0);) {
+    for (const std::string& g : here[d].groups) way.push_back({false, g, here[d].hwpt});
+  }
+  if (stays) {
     for (const std::string& g : there[first].groups) {
       if (!holds(here[first], g)) way.push_back({true, g, there[first].hwpt});
     }
     ++first;
-  } else {
-    for (std::size_t d = here.size(); d-- > first;) {
-      for (const std::string& g : here[d].groups) way.push_back({false, g, here[d].hwpt});
-    }
   }
   for (std::size_t d = first; d < there.size(); ++d) let_join(there[d], way);
   return way;

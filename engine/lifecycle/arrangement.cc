@@ -17,7 +17,7 @@ namespace ioplan {
 
 namespace {
 
-constexpr std::size_t kMostLeaves = 20'000;  // complete placements of arrivals that are looked at
+constexpr std::size_t kMostLeaves = 20'000;  // placements of arrivals that are looked at; of a container also incomplete ones
 
 // A HWPT that is there, as an offer that takes no allocation.
 struct Standing {
@@ -431,11 +431,14 @@ class Arranger {
     const GroupLaw groups(request_.host, law_);
     const PlannedIoas* ioas = space_of(running_, vm_.name);
     ContainerDomains now = ioas == nullptr ? ContainerDomains(groups) : ContainerDomains(groups, running_, ioas->id);
-    std::set<std::uint32_t> wanted;
-    for (const ProblemGroup& g : problem().groups) wanted.insert(groups.group_of(id_of(g.assigned.front())));
+    std::set<std::uint32_t> staying;  // a group leaves with its last device, also when another of its devices comes
+    for (const auto& [device, home] : place_of_) {
+      const auto is_it = [&](const AssignedDevice& a) { return a.host && id_of(*a.host) == device; };
+      if (std::ranges::any_of(vm_.devices, is_it)) staying.insert(groups.group_of(std::string(device)));
+    }
     for (const ContainerDomain& d : std::vector(now.in_order())) {
       for (const std::uint32_t g : d.groups) {
-        if (!wanted.contains(g)) now.leave(g);
+        if (!staying.contains(g)) now.leave(g);
       }
     }
     std::vector<Arrival> arrivals = arrivals_to(now, groups);
@@ -471,22 +474,22 @@ class Arranger {
            rules_.hold(Phase::fit, {&own, nullptr, &problem().quantities});
   }
 
+  // Where no domain may be made, each group lands where it does whoever else has come: one order will do.
   void join_in_every_order(const ContainerDomains& now, std::vector<Arrival>& left, const GroupLaw& groups) {
     if (leaves_ > kMostLeaves) return;
-    if (left.empty()) {
-      ++leaves_;
-      return consider(now, groups);
-    }
+    ++leaves_;
+    if (left.empty()) return consider(now, groups);
     std::set<decltype(Arrival::kind)> tried;
     for (std::size_t next = 0; next < left.size(); ++next) {
       if (!tried.insert(left[next].kind).second) continue;
       ContainerDomains then = now;
       then.join(left[next].device, "");
-      if (made_ == NewHwpts::never && then.in_order().size() > now.in_order().size()) continue;
+      if (made_ == NewHwpts::never && then.in_order().size() > now.in_order().size()) return;
       const Arrival joined = left[next];
       left.erase(left.begin() + static_cast<std::ptrdiff_t>(next));
       join_in_every_order(then, left, groups);
       left.insert(left.begin() + static_cast<std::ptrdiff_t>(next), joined);
+      if (made_ == NewHwpts::never) return;
     }
   }
 
@@ -558,7 +561,8 @@ class Arranger {
     }
     if (law_.interface() == KernelInterface::type1 && !ids_decided_) {
       refuse("type1.first-fit", {vm_.name},
-             fmt::format("whatever the order, what joins the container of {} does not come to be where it may{}", vm_.name,
+             fmt::format("{}, what joins the container of {} does not come to be where it may{}",
+                         leaves_ > kMostLeaves ? "in the orders that were tried" : "whatever the order", vm_.name,
                          made_ == NewHwpts::never ? ", and frozen mode makes no new HWPT" : ""));
     } else if (made_ == NewHwpts::never) {
       refuse("lifecycle.frozen", {vm_.name},

@@ -184,6 +184,11 @@ std::vector<PlannedIoas> in_order_of_borrowing(const Plan& plan, const GroupLaw&
 std::vector<Step> container_steps(const Plan& plan, const std::vector<std::string>& order, const GroupLaw& law) {
   std::vector<Step> steps;
   for (const PlannedIoas& ioas : in_order_of_borrowing(plan, law)) {
+    for (const std::string& d : ioas.retained) {
+      Step& file = steps.emplace_back();
+      file.kind = StepKind::kvm_file_add;
+      file.device = d;
+    }
     Step& made = steps.emplace_back();
     made.kind = StepKind::ioas_alloc;
     made.ioas = ioas.id;

@@ -11,7 +11,7 @@ namespace ioplan {
 
 namespace {
 
-constexpr std::size_t kMostPairs = 12;  // of which every subset is tried
+constexpr std::size_t kMostPairs = 12;  // of which every subset is tried; more are all kept, or none
 
 // A running domain and the target's HWPT that it could be.
 struct Pair {
@@ -92,8 +92,8 @@ class Way {
 
   std::optional<ContainerWay> keeping(unsigned subset) const {
     Pairs kept;
-    for (std::size_t p = 0; p < std::min(pairs_.size(), kMostPairs); ++p) {
-      if ((subset >> p & 1) != 0) kept.push_back(&pairs_[p]);
+    for (std::size_t p = 0; p < pairs_.size(); ++p) {
+      if (p >= kMostPairs || (subset >> p & 1) != 0) kept.push_back(&pairs_[p]);
     }
     if (!arrivals_land(kept)) return std::nullopt;
     ContainerWay way;

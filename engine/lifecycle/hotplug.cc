@@ -213,6 +213,7 @@ class Decision {
 
   // A container may not have back what devices that have left had reserved.
   std::optional<Conflict> memory_lost_to_history(const Plan& plan) const {
+    if (plan.interface == KernelInterface::iommufd) return std::nullopt;
     for (const PlannedIoas& ioas : plan.ioas) {
       RangeSet usable;
       for (const Range& r : ioas.ranges) usable.add(r);

@@ -156,10 +156,35 @@ namespace {
 constexpr std::string_view kPlanAgain = "plan again with `ioplan plan`, or take what `hotplug --plan-out` wrote";
 
 Result<void> require_device(const std::string& id, const Host& host) {
-  const auto index = host.find_device(id);
-  if (index && host.device(*index).group && host.device(*index).unit) return {};
-  return failure(fmt::format("the plan has `{}` attached, and the host has no such device behind an IOMMU", id),
-                 std::string(kPlanAgain));
+  if (host.find_device(id)) return {};
+  return failure(fmt::format("the plan names `{}`, and the host has no such device", id), std::string(kPlanAgain));
+}
+
+// What a container does with a device cannot be told without both.
+Result<void> require_group(const std::string& id, const Host& host) {
+  const Device& d = host.device(*host.find_device(id));
+  if (d.group && d.unit) return {};
+  return failure(fmt::format("the {} of `{}` is unknown, and decides what a type1 container does with it", d.unit ? "group" : "IOMMU", id),
+                 "state it in the host document");
+}
+
+// HWPTs are in an address space of the plan, each under a name of its own.
+Result<void> require_places(const Plan& plan) {
+  std::set<std::string> ids;
+  for (const PlannedHwpt& h : plan.hwpts) {
+    const bool placed = std::ranges::find(plan.ioas, h.ioas, &PlannedIoas::id) != plan.ioas.end();
+    if (placed && ids.insert(h.id).second) continue;
+    return failure(fmt::format("`{}` of the plan {}", h.id, placed ? "is there twice" : "is in no IOAS of it"), std::string(kPlanAgain));
+  }
+  return {};
+}
+
+// Every joining step says where it leads: to the HWPT that has the device, or that it opens for others.
+bool leads_home(const Plan& plan, const Step& s) {
+  if (s.kind != StepKind::attach_ioas) return true;
+  const PlannedHwpt* hwpt = find_hwpt(plan, s.hwpt);
+  const PlannedHwpt* home = home_of(plan, s.device);
+  return hwpt != nullptr && hwpt->ioas == s.ioas && (home == hwpt || hwpt->allocator == s.device);
 }
 
 Result<void> require_made(const PlannedHwpt& hwpt, const ContainerDomains& domains, const GroupLaw& groups) {
@@ -181,16 +206,25 @@ Result<void> require_layout(const Plan& plan, const Host& host, const Law& law) 
     named.push_back(h.allocator);
     named.insert(named.end(), h.devices.begin(), h.devices.end());
   }
-  for (const PlannedIoas& ioas : plan.ioas) named.insert(named.end(), ioas.retained.begin(), ioas.retained.end());
   const bool in_containers = plan.interface == KernelInterface::type1;
+  for (const PlannedIoas& ioas : plan.ioas) {
+    std::ranges::copy_if(ioas.retained, std::back_inserter(named), [&](const auto& d) { return in_containers || !is_uuid(d); });
+  }
   for (const Step& s : plan.steps) {
     if (in_containers && !s.device.empty()) named.push_back(s.device);
   }
   for (const std::string& id : named) {
-    if (is_uuid(id) && !in_containers) continue;
     if (auto known = require_device(id, host); !known) return known;
   }
-  if (!in_containers) return {};
+  if (auto placed = require_places(plan); !placed || !in_containers) return placed;
+  for (const std::string& id : named) {
+    if (auto known = require_group(id, host); !known) return known;
+  }
+  for (const Step& s : plan.steps) {
+    if (leads_home(plan, s)) continue;
+    return failure(fmt::format("a step of the plan lets `{}` join `{}`, which is not where the plan has it", s.device, s.hwpt),
+                   std::string(kPlanAgain));
+  }
   const GroupLaw groups(host, law);
   for (const PlannedIoas& ioas : plan.ioas) {
     const ContainerDomains domains(groups, plan, ioas.id);
