@@ -432,9 +432,8 @@ class Arranger {
     const PlannedIoas* ioas = space_of(running_, vm_.name);
     ContainerDomains now = ioas == nullptr ? ContainerDomains(groups) : ContainerDomains(groups, running_, ioas->id);
     std::set<std::uint32_t> staying;  // a group leaves with its last device, also when another of its devices comes
-    for (const auto& [device, home] : place_of_) {
-      const auto is_it = [&](const AssignedDevice& a) { return a.host && id_of(*a.host) == device; };
-      if (std::ranges::any_of(vm_.devices, is_it)) staying.insert(groups.group_of(std::string(device)));
+    for (const AssignedDevice& d : vm_.devices) {
+      if (d.host && place_of_.contains(id_of(*d.host))) staying.insert(groups.group_of(id_of(*d.host)));
     }
     for (const ContainerDomain& d : std::vector(now.in_order())) {
       for (const std::uint32_t g : d.groups) {
