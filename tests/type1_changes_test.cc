@@ -156,7 +156,7 @@ TEST(Type1Changes, HistoriesAreCarriedOutToTheLetter) {
     ASSERT_THAT(machine.system.violations, IsEmpty());
   });
   fmt::print("{} transitions, {} steps\n", transitions, steps);
-  EXPECT_TRUE(one_seed_only() || transitions > scaled(200));
+  EXPECT_TRUE(one_seed_only() || transitions > scaled(100));
 }
 
 TEST(Type1Changes, EveryFailingCallLeavesTheOldLayout) {
@@ -196,7 +196,7 @@ TEST(Type1Changes, EveryFailingCallLeavesTheOldLayout) {
     }
   });
   fmt::print("{} failing calls, {} of them rolled back\n", failures, rolled_back);
-  EXPECT_TRUE(one_seed_only() || rolled_back > scaled(200));
+  EXPECT_TRUE(one_seed_only() || rolled_back > scaled(100));
 }
 
 }  // namespace
