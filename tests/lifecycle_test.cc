@@ -32,9 +32,8 @@
 namespace ioplan {
 namespace {
 
+using generator::change_of;
 using generator::History;
-
-Change change_of(const oracle::PlugChange& c) { return {c.vm, c.add, c.remove, c.memory, c.memory_size}; }
 
 std::string to_text(const oracle::PlugChange& c) {
   std::string text = c.vm;

@@ -86,13 +86,7 @@ std::vector<std::string> without_numbers(const std::string& world) {
 }
 
 struct Life {
-  explicit Life(std::uint64_t seed) : history(seed), request(history.request()) {
-    for (VirtualMachine& vm : request.vms) {
-      std::erase_if(vm.devices, [](const AssignedDevice& a) { return !a.host; });
-      vm.needs = {};
-      vm.hotplug = {};
-    }
-    std::erase_if(request.vms, [](const VirtualMachine& vm) { return vm.devices.empty(); });
+  explicit Life(std::uint64_t seed) : history(seed), request(generator::for_containers(history.request())) {
     request.policy.rules.clear();
     if (!request.vms.empty()) running = make_plan(request, type1_law(), {.budget = {}, .explain_no = false});
   }
@@ -106,7 +100,7 @@ struct Life {
     const oracle::PlugChange c = history.next(oracle::layout_of(running));
     const bool mediated = std::ranges::any_of(c.add, [](const auto& d) { return is_uuid(d); });
     if (mediated || std::ranges::find(request.vms, c.vm, &VirtualMachine::name) == request.vms.end()) return std::nullopt;
-    auto answer = hotplug(running, request, {c.vm, c.add, c.remove, c.memory, c.memory_size}, mode, type1_law(), {{}, Advice::none});
+    auto answer = hotplug(running, request, generator::change_of(c), mode, type1_law(), {{}, Advice::none});
     if (!answer || answer->verdict != Verdict::feasible || answer->transition.steps.empty()) return std::nullopt;
     return std::move(*answer);
   }

@@ -23,9 +23,9 @@
 #include <vector>
 
 #include "backends/iommufd/calls.h"
-#include "backends/vfio/kvm_file.h"
 #include "backends/iommufd/dirty_bitmap.h"
 #include "backends/iommufd/guest_maps.h"
+#include "backends/vfio/kvm_file.h"
 #include "backends/vfio/system.h"
 #include "engine/apply/backend.h"
 #include "engine/apply/step_action.h"

@@ -5,6 +5,10 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
 
 #include "backends/sim/refusal.h"
 #include "engine/apply/step_action.h"
@@ -23,5 +27,8 @@ Result<void> done(const Answer<T>& answer) {
   if (!answer) return failed(answer.error());
   return {};
 }
+
+// kvm-file-add and -del: KVM is no more than the set of devices whose files it has, which must outlive the action.
+Result<std::unique_ptr<Action>> kvm_file_action(std::set<std::string, std::less<>>& files, const Step& step);
 
 }  // namespace ioplan::sim

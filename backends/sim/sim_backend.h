@@ -54,7 +54,6 @@ class SimBackend final : public Backend {
   // the object a new id.
   Result<std::unique_ptr<Action>> prepare_change(const Step& step);
   Result<std::unique_ptr<Action>> prepare_unbind(const Step& step);
-  Result<std::unique_ptr<Action>> prepare_kvm_file(const Step& step);
   Result<std::unique_ptr<Action>> prepare_replace(const Step& step);
   Result<std::unique_ptr<Action>> prepare_detach(const Step& step);
   Result<std::unique_ptr<Action>> prepare_hwpt_destroy(const Step& step);

@@ -24,7 +24,7 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_change(const Step& step) {
       return prepare_unbind(step);
     case StepKind::kvm_file_add:
     case StepKind::kvm_file_del:
-      return prepare_kvm_file(step);
+      return kvm_file_action(kvm_files_, step);
     case StepKind::replace:
       return prepare_replace(step);
     case StepKind::detach:
@@ -59,24 +59,6 @@ Result<std::unique_ptr<Action>> SimBackend::prepare_unbind(const Step& step) {
         if (bound && registered) kvm_files_.insert(id);
         return bound;
       });
-}
-
-Result<std::unique_ptr<Action>> SimBackend::prepare_kvm_file(const Step& step) {
-  const std::string& id = step.device;
-  const bool adds = step.kind == StepKind::kvm_file_add;
-  if (kvm_files_.contains(id) == adds) {
-    return failure(fmt::format("the file of `{}` is {} KVM", id, adds ? "with" : "not with"));
-  }
-  const auto add = [this, id]() -> Result<void> {
-    kvm_files_.insert(id);
-    return {};
-  };
-  const auto take = [this, id]() -> Result<void> {
-    kvm_files_.erase(id);
-    return {};
-  };
-  if (adds) return std::make_unique<StepAction>(id + " (with KVM)", add, take);
-  return std::make_unique<StepAction>(id + " (not with KVM)", take, add);
 }
 
 // ------------------------------------------------------------------------------------------------- attachments

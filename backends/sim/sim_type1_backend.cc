@@ -8,6 +8,7 @@
 #include "backends/sim/sim_action.h"
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
+#include "engine/model/features.h"
 
 namespace ioplan::sim {
 
@@ -27,7 +28,7 @@ Result<std::unique_ptr<Action>> SimType1Backend::prepare(const Plan& plan, const
     case StepKind::ioas_alloc: return prepare_space(step);
     case StepKind::ioas_destroy: return prepare_space_destroy(step);
     case StepKind::kvm_file_add:
-    case StepKind::kvm_file_del: return prepare_kvm_file(step);
+    case StepKind::kvm_file_del: return kvm_file_action(kvm_files_, step);
     case StepKind::attach_ioas: return prepare_attach(plan, step);
     case StepKind::detach: return prepare_detach(step);
     case StepKind::map: return prepare_map(plan, step);
@@ -66,24 +67,6 @@ Result<std::unique_ptr<Action>> SimType1Backend::prepare_space_destroy(const Ste
       });
 }
 
-Result<std::unique_ptr<Action>> SimType1Backend::prepare_kvm_file(const Step& step) {
-  const std::string& id = step.device;
-  const bool adds = step.kind == StepKind::kvm_file_add;
-  if (kvm_files_.contains(id) == adds) {
-    return failure(fmt::format("the file of `{}` is {} KVM", id, adds ? "with" : "not with"));
-  }
-  const auto add = [this, id]() -> Result<void> {
-    kvm_files_.insert(id);
-    return {};
-  };
-  const auto take = [this, id]() -> Result<void> {
-    kvm_files_.erase(id);
-    return {};
-  };
-  if (adds) return std::make_unique<StepAction>(id + " (with KVM)", add, take);
-  return std::make_unique<StepAction>(id + " (not with KVM)", take, add);
-}
-
 // ------------------------------------------------------------------------------------------------- groups
 
 // Opening a device registers its file, unless a step of its own did; not of one that only opens a domain for others.
@@ -93,7 +76,7 @@ Result<std::unique_ptr<Action>> SimType1Backend::prepare_attach(const Plan& plan
   if (!device) return failure(fmt::format("the simulated host has no device `{}`", step.device));
   if (attached_.contains(step.device)) return failure(fmt::format("`{}` is attached already", step.device));
   const std::uint32_t group = machine_.host().device(*device).group.value();
-  const bool registers = is_in_a_hwpt(plan, step.device) && !kvm_files_.contains(step.device);
+  const bool registers = home_of(plan, step.device) != nullptr && !kvm_files_.contains(step.device);
   return std::make_unique<StepAction>(
       step.device + " (attached)",
       [this, step, group, registers] {
@@ -158,18 +141,13 @@ Result<std::unique_ptr<Action>> SimType1Backend::prepare_detach(const Step& step
 // The container as it was. Where all groups have to leave for it, their mappings come back, too.
 Result<void> SimType1Backend::attach_again(const std::string& device, const Attached& was, const ContainerRecord& record) {
   Space& space = spaces_.at(was.ioas);
-  const std::vector<Regrouping> way = way_back(space.record, record);
-  bool bare = false;
-  for (std::size_t w = 0; w < way.size(); ++w) {
-    const auto group = static_cast<std::uint32_t>(*parse_integer(way[w].group));
-    bare = bare || space.record.empty();
-    if (auto done = way[w].joins ? join(space, group, way[w].hwpt) : leave(space, group); !done) return done;
-    const bool domain_is_made = w + 1 == way.size() || way[w + 1].hwpt != way[w].hwpt;
-    if (!bare || !domain_is_made || space.record.empty()) continue;
+  for (const Regrouping& way : way_back(space.record, record)) {
+    const auto group = static_cast<std::uint32_t>(*parse_integer(way.group));
+    if (auto done = way.joins ? join(space, group, way.hwpt) : leave(space, group); !done) return done;
+    if (!way.maps_again) continue;
     for (const Mapped& piece : space.maps) {
       if (auto mapped = map_piece(space, piece); !mapped) return mapped;
     }
-    bare = false;
   }
   attached_[device] = was;
   return {};

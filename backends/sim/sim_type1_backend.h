@@ -53,7 +53,6 @@ class SimType1Backend final : public Backend {
 
   Result<std::unique_ptr<Action>> prepare_space(const Step& step);
   Result<std::unique_ptr<Action>> prepare_space_destroy(const Step& step);
-  Result<std::unique_ptr<Action>> prepare_kvm_file(const Step& step);
   Result<std::unique_ptr<Action>> prepare_attach(const Plan& plan, const Step& step);
   Result<std::unique_ptr<Action>> prepare_detach(const Step& step);
   Result<std::unique_ptr<Action>> prepare_map(const Plan& plan, const Step& step);
@@ -75,7 +74,7 @@ class SimType1Backend final : public Backend {
   // Containers go before the memory that they have pinned.
   std::map<std::string, Space, std::less<>> spaces_;       // by IOAS
   std::map<std::string, Attached, std::less<>> attached_;  // by device
-  std::set<std::string> kvm_files_;                        // devices whose files are registered
+  std::set<std::string, std::less<>> kvm_files_;           // devices whose files are registered
 };
 
 }  // namespace ioplan::sim

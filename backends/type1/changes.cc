@@ -84,24 +84,18 @@ Result<void> Type1Backend::attach_again(const std::string& id, const std::string
 
 // Where all groups have to leave, their mappings go with the last, and come back with the first domain.
 Result<void> Type1Backend::regroup(Container& container, const std::string& ioas, const ContainerRecord& was) {
-  const std::vector<Regrouping> way = way_back(container.record, was);
-  bool bare = false;
-  for (std::size_t w = 0; w < way.size(); ++w) {
-    bare = bare || container.record.empty();
-    if (auto done = return_to(way[w], ioas); !done) return done;
-    const bool domain_is_made = w + 1 == way.size() || way[w + 1].hwpt != way[w].hwpt;
-    if (!bare || !domain_is_made || container.record.empty()) continue;
+  for (const Regrouping& way : way_back(container.record, was)) {
+    if (auto done = return_to(way, ioas); !done) return done;
+    if (!way.maps_again) continue;
     for (const Mapped& piece : container.maps) {
       if (auto mapped = map_piece(container, piece); !mapped) return mapped;
     }
-    bare = false;
   }
   return {};
 }
 
 // A group can only leave when its devices are closed.
 Result<void> Type1Backend::return_to(const Regrouping& way, const std::string& ioas) {
-  const auto of_group = [&](const auto& d) { return d.second.group == way.group; };
   if (!way.joins) {
     for (auto& [id, device] : devices_) {
       if (device.group == way.group) device.file = Descriptor();
@@ -111,8 +105,8 @@ Result<void> Type1Backend::return_to(const Regrouping& way, const std::string& i
   if (auto open = open_group(way.group, "a group that was there before"); !open) return open;
   if (auto joined = join(way.group, ioas, way.hwpt); !joined) return joined;
   std::vector<std::string> closed;
-  for (const auto& d : devices_) {
-    if (of_group(d)) closed.push_back(d.first);
+  for (const auto& [id, device] : devices_) {
+    if (device.group == way.group) closed.push_back(id);
   }
   for (const std::string& id : closed) {
     const Device& was = devices_.at(id);

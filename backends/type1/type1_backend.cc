@@ -14,6 +14,7 @@
 #include "engine/apply/step_action.h"
 #include "engine/base/log2.h"
 #include "engine/base/text.h"
+#include "engine/model/features.h"
 
 namespace ioplan::type1 {
 
@@ -121,7 +122,7 @@ Result<void> Type1Backend::admit_devices(const Plan& plan) {
 // Does the device only open a HWPT for others, which is there?
 bool Type1Backend::has_opened(const Plan& plan, const Step& step) const {
   const Container* container = find_name(containers_, step.ioas);
-  if (container == nullptr || is_in_a_hwpt(plan, step.device)) return false;
+  if (container == nullptr || home_of(plan, step.device) != nullptr) return false;
   return std::ranges::find(container->record.domains(), step.hwpt, &RecordedDomain::hwpt) != container->record.domains().end();
 }
 
@@ -187,7 +188,7 @@ Result<std::unique_ptr<Action>> Type1Backend::prepare_attach(const Plan& plan, c
   if (group != nullptr && !group->ioas.empty() && group->ioas != step.ioas) {
     return failure(fmt::format("the group of `{}` is in `{}` already", id, group->ioas));
   }
-  const bool registers = is_in_a_hwpt(plan, id) && (group == nullptr || !group->with_kvm.contains(id));
+  const bool registers = home_of(plan, id) != nullptr && (group == nullptr || !group->with_kvm.contains(id));
   return std::make_unique<StepAction>(
       fmt::format("{}, in {}", id, step.ioas),
       [this, plan, step, registers, node = *node]() -> Result<void> {
@@ -330,9 +331,9 @@ Result<void> Type1Backend::verify_join(const Plan& plan, const Step& step) {
     const auto words = [](bool all) { return all ? "only domains that block no-snoop" : "domains that do not block no-snoop"; };
     return differs(fmt::format("has {}", words(*coherent)), words(enforce));
   }
-  const auto is_guest = [&](const auto& d) { return d.second.ioas == step.ioas && !is_in_a_hwpt(plan, d.first); };
+  const auto is_guest = [&](const auto& d) { return d.second.ioas == step.ioas && home_of(plan, d.first) == nullptr; };
   // A group that only opens a domain takes its regions along when it leaves.
-  if (!is_in_a_hwpt(plan, step.device) || std::ranges::any_of(devices_, is_guest)) return {};
+  if (home_of(plan, step.device) == nullptr || std::ranges::any_of(devices_, is_guest)) return {};
   const std::vector<Range> predicted = planned_space(plan, step.ioas).ranges;
   if (!info->ranges || contain(*info->ranges, predicted)) return {};
   return differs("offers " + format_ranges(*info->ranges), format_ranges(predicted));

@@ -29,10 +29,6 @@ void let_join(const RecordedDomain& domain, std::vector<Regrouping>& way) {
 
 }  // namespace
 
-bool ContainerRecord::holds(const std::string& group) const {
-  return std::ranges::any_of(domains_, [&](const RecordedDomain& d) { return ioplan::holds(d, group); });
-}
-
 void ContainerRecord::join(const std::string& hwpt, const std::string& group) {
   const auto it = std::ranges::find(domains_, hwpt, &RecordedDomain::hwpt);
   if (it != domains_.end()) {
@@ -45,11 +41,6 @@ void ContainerRecord::join(const std::string& hwpt, const std::string& group) {
 void ContainerRecord::leave(const std::string& group) {
   for (RecordedDomain& d : domains_) std::erase(d.groups, group);
   std::erase_if(domains_, [](const RecordedDomain& d) { return d.groups.empty(); });
-}
-
-bool is_in_a_hwpt(const Plan& plan, const std::string& device) {
-  return std::ranges::any_of(
-      plan.hwpts, [&](const PlannedHwpt& h) { return std::ranges::find(h.devices, device) != h.devices.end(); });
 }
 
 std::vector<Regrouping> way_back(const ContainerRecord& now, const ContainerRecord& was) {
@@ -67,7 +58,11 @@ std::vector<Regrouping> way_back(const ContainerRecord& now, const ContainerReco
     }
     ++first;
   }
-  for (std::size_t d = first; d < there.size(); ++d) let_join(there[d], way);
+  const bool empties = first == 0;
+  for (std::size_t d = first; d < there.size(); ++d) {
+    let_join(there[d], way);
+    way.back().maps_again = empties && d == 0;
+  }
   return way;
 }
 

@@ -8,8 +8,6 @@
 #include <string>
 #include <vector>
 
-#include "engine/model/plan.h"
-
 namespace ioplan {
 
 struct RecordedDomain {
@@ -24,7 +22,6 @@ class ContainerRecord {
  public:
   const std::vector<RecordedDomain>& domains() const { return domains_; }  // in the order of their making
   bool empty() const { return domains_.empty(); }
-  bool holds(const std::string& group) const;
 
   void join(const std::string& hwpt, const std::string& group);
   void leave(const std::string& group);
@@ -37,12 +34,10 @@ struct Regrouping {
   bool joins = false;  // else it leaves
   std::string group;
   std::string hwpt;
+  bool maps_again = false;  // the container was empty, which took its mappings, and its first domain is made now
 
   friend bool operator==(const Regrouping&, const Regrouping&) = default;
 };
-
-// Does a HWPT of the plan hold the device? Others only open a domain, and leave.
-bool is_in_a_hwpt(const Plan& plan, const std::string& device);
 
 // From one record to another. A group that only opens a domain joins, and leaves when others are in it.
 std::vector<Regrouping> way_back(const ContainerRecord& now, const ContainerRecord& was);

@@ -14,6 +14,12 @@ bool joins_container(const Plan& layout, const Step& s) {
   return layout.interface == KernelInterface::type1 && s.kind == StepKind::attach_ioas;
 }
 
+std::vector<Range> gpa_of(const std::vector<MemoryRange>& memory) {
+  std::vector<Range> ranges;
+  for (const MemoryRange& m : memory) ranges.push_back(m.gpa);
+  return ranges;
+}
+
 void note_made(std::vector<std::string>& made, const std::string& hwpt) {
   if (std::find(made.begin(), made.end(), hwpt) == made.end()) made.push_back(hwpt);
 }
@@ -24,11 +30,8 @@ RunningWorld world_of(const Plan& layout, const Host& host, const Law& law) {
   RunningWorld world;
   for (const PlannedIoas& ioas : layout.ioas) {
     RunningSpace& space = world.spaces[ioas.id];
-    space = {ioas.vm, ioas.allowed, ioas.memory, {}};
-    if (layout.interface == KernelInterface::type1) space.allowed.clear();  // nothing is given away there
-    for (const MemoryRange& m : ioas.memory) {
-      if (ioas.allowed.empty() && layout.interface == KernelInterface::iommufd) space.allowed.push_back(m.gpa);
-    }
+    space = {ioas.vm, {}, ioas.memory, {}};
+    if (layout.interface == KernelInterface::iommufd) space.allowed = ioas.allowed.empty() ? gpa_of(ioas.memory) : ioas.allowed;
     world.bound.insert(ioas.retained.begin(), ioas.retained.end());
   }
   for (const PlannedHwpt& h : layout.hwpts) {

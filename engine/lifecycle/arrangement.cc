@@ -6,12 +6,12 @@
 #include <map>
 #include <set>
 
-#include "engine/base/log2.h"
 #include "engine/base/text.h"
 #include "engine/explain/sentence.h"
 #include "engine/lifecycle/container_domains.h"
 #include "engine/lifecycle/domain_ids.h"
 #include "engine/lifecycle/layout.h"
+#include "engine/solve/container.h"
 
 namespace ioplan {
 
@@ -503,7 +503,9 @@ class Arranger {
       if (homes.size() != 1) return;  // what must share does not
       items[static_cast<std::size_t>(*homes.begin() - domains.in_order().data())].push_back(i);
     }
-    if (items.size() > problem().max_hwpts || !pages_in_common(offers)) return;
+    std::uint64_t pages = ~std::uint64_t{0};
+    for (const Offer& o : offers) pages &= o.hwpt[HwptQ::page_sizes];
+    if (items.size() > problem().max_hwpts || !pages_fit(pages, problem())) return;
     DomainIds ids = *ids_of_others_;
     ObjectiveValues values;
     for (std::size_t d = 0; d < items.size(); ++d) {
@@ -533,15 +535,6 @@ class Arranger {
       }
     }
     return true;
-  }
-
-  // type1.page-sizes: what vfio_update_pgsize_bitmap leaves. Sizes below the kernel's page show as the page.
-  bool pages_in_common(const std::vector<Offer>& offers) const {
-    std::uint64_t sizes = ~std::uint64_t{0};
-    for (const Offer& o : offers) sizes &= o.hwpt[HwptQ::page_sizes];
-    const std::uint64_t below = problem().quantities[VmQ::page_size] - 1;
-    if ((sizes & below) != 0) sizes = (sizes & ~below) | (below + 1);
-    return sizes != 0 && lowest_bit(sizes) <= problem().quantities[VmQ::memory_alignment];
   }
 
   // ------------------------------------------------------------------------------------------ the answer

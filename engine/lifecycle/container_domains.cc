@@ -30,13 +30,11 @@ bool GroupLaw::is_mixed(std::uint32_t group) const {
                              [&](DeviceIndex d) { return law_.allocate(law_.describe(host_, d), 0) != own; });
 }
 
-// Strict rules are those that Linux does not know.
 bool GroupLaw::takes(const HwptQuantities& domain, std::uint32_t group) const {
   const VmQuantities nothing;
   return std::ranges::all_of(members_.at(group), [&](DeviceIndex d) {
     const DeviceQuantities device = law_.describe(host_, d);
-    return std::ranges::all_of(rules_.of(Phase::attach),
-                               [&](const Rule* r) { return r->strict || ioplan::holds(*r, {&domain, &device, &nothing}); });
+    return rules_.hold_in_linux(Phase::attach, {&domain, &device, &nothing});
   });
 }
 
@@ -193,17 +191,11 @@ std::vector<Step> container_steps(const Plan& plan, const std::vector<std::strin
     made.kind = StepKind::ioas_alloc;
     made.ioas = ioas.id;
     for (const std::string& id : order) {
-      const auto hwpt = std::ranges::find(plan.hwpts, id, &PlannedHwpt::id);
+      const PlannedHwpt* hwpt = find_hwpt(plan, id);
       if (hwpt->ioas != ioas.id) continue;
       for (Step& s : joining_steps(*hwpt, hwpt->devices, law)) steps.push_back(std::move(s));
     }
-    for (const MemoryRange& m : ioas.memory) {
-      Step& map = steps.emplace_back();
-      map.kind = StepKind::map;
-      map.ioas = ioas.id;
-      map.iova = m.gpa;
-      map.writeable = m.access == Access::read_write;
-    }
+    for (const MemoryRange& m : ioas.memory) steps.push_back(map_step(StepKind::map, ioas.id, m));
   }
   return steps;
 }

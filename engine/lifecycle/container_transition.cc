@@ -36,7 +36,7 @@ class Writer {
     each_missing(bound, wanted, StepKind::kvm_file_del);
     for (const PlannedIoas& next : target_.ioas) map(next);
     for (const PlannedIoas& old : running_.ioas) {
-      if (twin(old, target_) == nullptr) step(StepKind::ioas_destroy).ioas = old.id;
+      if (find_ioas(target_, old.id) == nullptr) step(StepKind::ioas_destroy).ioas = old.id;
     }
     return std::move(out_);
   }
@@ -70,34 +70,22 @@ class Writer {
     }
   }
 
-  static const PlannedIoas* twin(const PlannedIoas& ioas, const Plan& plan) {
-    const auto it = std::ranges::find(plan.ioas, ioas.id, &PlannedIoas::id);
-    return it == plan.ioas.end() ? nullptr : &*it;
-  }
-
   // The last group takes all mappings with it: they go before, and come back.
   bool stays_mapped(const PlannedIoas& there, const Plan& other, const MemoryRange& m) const {
-    const PlannedIoas* counterpart = kept_containers_.contains(there.id) ? twin(there, other) : nullptr;
+    const PlannedIoas* counterpart = kept_containers_.contains(there.id) ? find_ioas(other, there.id) : nullptr;
     return counterpart != nullptr && std::ranges::find(counterpart->memory, m) != counterpart->memory.end();
   }
 
   void unmap(const PlannedIoas& old) {
     for (const MemoryRange& m : old.memory) {
-      if (!stays_mapped(old, target_, m)) map_step(StepKind::unmap, old.id, m);
+      if (!stays_mapped(old, target_, m)) out_.steps.push_back(map_step(StepKind::unmap, old.id, m));
     }
   }
 
   void map(const PlannedIoas& next) {
     for (const MemoryRange& m : next.memory) {
-      if (!stays_mapped(next, running_, m)) map_step(StepKind::map, next.id, m);
+      if (!stays_mapped(next, running_, m)) out_.steps.push_back(map_step(StepKind::map, next.id, m));
     }
-  }
-
-  void map_step(StepKind kind, const std::string& ioas, const MemoryRange& m) {
-    Step& s = step(kind);
-    s.ioas = ioas;
-    s.iova = m.gpa;
-    s.writeable = m.access == Access::read_write;
   }
 
   void leave(const std::string& device, const std::string& ioas) {
@@ -111,7 +99,7 @@ class Writer {
 
   // HWPT by HWPT in the order of their making: in what is kept, whoever is not there yet.
   void join(const PlannedIoas& next) {
-    if (twin(next, running_) == nullptr) step(StepKind::ioas_alloc).ioas = next.id;
+    if (find_ioas(running_, next.id) == nullptr) step(StepKind::ioas_alloc).ioas = next.id;
     const ContainerDomains domains(law_, target_, next.id);
     for (const ContainerDomain& domain : domains.in_order()) {
       const PlannedHwpt& hwpt = *find_hwpt(target_, domain.hwpt);
@@ -130,7 +118,7 @@ class Writer {
   GroupLaw law_;
   std::map<std::string, std::string, decltype(&natural_less)> before_;  // attached devices and their IOASes
   Ids after_;                                                           // attached devices
-  std::set<std::string> staying_;            // devices that nothing happens to
+  std::set<std::string> staying_;          // devices that nothing happens to
   std::set<std::string> kept_containers_;  // IOASes that have a group throughout
   Transition out_;
 };

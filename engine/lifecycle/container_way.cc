@@ -4,7 +4,6 @@
 #include <optional>
 #include <set>
 
-#include "engine/base/text.h"
 #include "engine/lifecycle/layout.h"
 
 namespace ioplan {
@@ -49,9 +48,7 @@ class Way {
   // A group stays as long as one of its devices does.
   void note_staying(const Plan& running, const Plan& target) {
     std::map<std::string, std::string> vm_of;
-    const auto vm_in = [](const Plan& plan, const PlannedHwpt& h) {
-      return std::ranges::find(plan.ioas, h.ioas, &PlannedIoas::id)->vm;
-    };
+    const auto vm_in = [](const Plan& plan, const PlannedHwpt& h) { return find_ioas(plan, h.ioas)->vm; };
     for (const PlannedHwpt& h : running.hwpts) {
       for (const std::string& d : h.devices) vm_of[d] = vm_in(running, h);
     }
@@ -138,10 +135,7 @@ class Way {
   }
 
   bool holds_memory(const ContainerWay& way) const {
-    RangeSet usable;
-    for (const Range& r : way.usable) usable.add(r);
-    const PlannedIoas* ioas = space_of(target_plan_, vm_);
-    return std::ranges::all_of(ioas->memory, [&](const MemoryRange& m) { return usable.contains(m.gpa); });
+    return unusable_memory(space_of(target_plan_, vm_)->memory, way.usable) == nullptr;
   }
 
   // Those who join what is kept do so before anything new is there; nothing newer may take them.
@@ -196,8 +190,7 @@ class Way {
     };
     const std::uint32_t planned = law_.group_of(domain.opener);
     if ((domain.holds(planned) || !used_.contains(planned)) && opens(planned)) return domain.opener;
-    const auto hwpt = std::ranges::find(target_plan_.hwpts, domain.hwpt, &PlannedHwpt::id);
-    for (const std::string& d : hwpt->devices) {
+    for (const std::string& d : find_hwpt(target_plan_, domain.hwpt)->devices) {
       if (opens(law_.group_of(d))) return d;
     }
     return std::nullopt;

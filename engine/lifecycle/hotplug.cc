@@ -215,16 +215,13 @@ class Decision {
   std::optional<Conflict> memory_lost_to_history(const Plan& plan) const {
     if (plan.interface == KernelInterface::iommufd) return std::nullopt;
     for (const PlannedIoas& ioas : plan.ioas) {
-      RangeSet usable;
-      for (const Range& r : ioas.ranges) usable.add(r);
-      for (const MemoryRange& m : ioas.memory) {
-        if (usable.contains(m.gpa)) continue;
-        return Conflict{"type1.reserved-regions",
-                        {ioas.vm},
-                        fmt::format("{} cannot be mapped: devices of {} that have left had reserved it, and the container is still "
-                                    "without it",
-                                    format_ranges({&m.gpa, 1}), ioas.vm)};
-      }
+      const MemoryRange* lost = unusable_memory(ioas.memory, ioas.ranges);
+      if (lost == nullptr) continue;
+      return Conflict{"type1.reserved-regions",
+                      {ioas.vm},
+                      fmt::format("{} cannot be mapped: devices of {} that have left had reserved it, and the container is still "
+                                  "without it",
+                                  format_ranges({&lost->gpa, 1}), ioas.vm)};
     }
     return std::nullopt;
   }

@@ -1,13 +1,13 @@
 #include "engine/lifecycle/layout.h"
 
-#include <algorithm>
-#include <set>
-
 #include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <set>
 
 #include "engine/base/text.h"
 #include "engine/lifecycle/container_domains.h"
-#include "engine/model/features.h"
 
 namespace ioplan {
 
@@ -40,12 +40,7 @@ class BootSteps {
     allow.ranges = allowed_ranges(ioas);
     add_hwpts(ioas);
     for (const std::string& d : mediated) attach(StepKind::attach_ioas, d, "", ioas.id);
-    for (const MemoryRange& m : ioas.memory) {
-      Step& map = step(StepKind::map);
-      map.ioas = ioas.id;
-      map.iova = m.gpa;
-      map.writeable = m.access == Access::read_write;
-    }
+    for (const MemoryRange& m : ioas.memory) steps_.push_back(map_step(StepKind::map, ioas.id, m));
     for (const std::string& d : guests) step(StepKind::unbind).device = d;
   }
 
@@ -102,16 +97,14 @@ class BootSteps {
 const PlannedIoas* space_of(const Plan& plan, std::string_view vm) { return find_space(plan, vm); }
 PlannedIoas* space_of(Plan& plan, std::string_view vm) { return find_space(plan, vm); }
 
+const PlannedIoas* find_ioas(const Plan& plan, std::string_view id) {
+  const auto it = std::ranges::find(plan.ioas, id, &PlannedIoas::id);
+  return it == plan.ioas.end() ? nullptr : &*it;
+}
+
 const PlannedHwpt* find_hwpt(const Plan& plan, std::string_view id) {
   const auto it = std::ranges::find(plan.hwpts, id, &PlannedHwpt::id);
   return it == plan.hwpts.end() ? nullptr : &*it;
-}
-
-const PlannedHwpt* home_of(const Plan& plan, std::string_view device) {
-  for (const PlannedHwpt& h : plan.hwpts) {
-    if (std::ranges::find(h.devices, device) != h.devices.end()) return &h;
-  }
-  return nullptr;
 }
 
 std::vector<std::string> attached_devices(const Plan& plan, std::string_view ioas) {
@@ -139,6 +132,22 @@ std::vector<Range> allowed_ranges(const PlannedIoas& ioas) {
   std::vector<Range> ranges;
   for (const MemoryRange& m : ioas.memory) ranges.push_back(m.gpa);
   return ranges;
+}
+
+const MemoryRange* unusable_memory(const std::vector<MemoryRange>& memory, const std::vector<Range>& usable) {
+  RangeSet set;
+  for (const Range& r : usable) set.add(r);
+  const auto it = std::ranges::find_if(memory, [&](const MemoryRange& m) { return !set.contains(m.gpa); });
+  return it == memory.end() ? nullptr : &*it;
+}
+
+Step map_step(StepKind kind, const std::string& ioas, const MemoryRange& memory) {
+  Step step;
+  step.kind = kind;
+  step.ioas = ioas;
+  step.iova = memory.gpa;
+  step.writeable = memory.access == Access::read_write;
+  return step;
 }
 
 HwptQuantities quantities_of(const PlannedHwpt& hwpt, const Host& host, const Law& law) {
@@ -172,7 +181,7 @@ Result<void> require_group(const std::string& id, const Host& host) {
 Result<void> require_places(const Plan& plan) {
   std::set<std::string> ids;
   for (const PlannedHwpt& h : plan.hwpts) {
-    const bool placed = std::ranges::find(plan.ioas, h.ioas, &PlannedIoas::id) != plan.ioas.end();
+    const bool placed = find_ioas(plan, h.ioas) != nullptr;
     if (placed && ids.insert(h.id).second) continue;
     return failure(fmt::format("`{}` of the plan {}", h.id, placed ? "is there twice" : "is in no IOAS of it"), std::string(kPlanAgain));
   }

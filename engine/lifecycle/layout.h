@@ -8,6 +8,7 @@
 
 #include "engine/base/error.h"
 #include "engine/law/law.h"
+#include "engine/model/features.h"
 #include "engine/model/host.h"
 #include "engine/model/plan.h"
 
@@ -17,10 +18,8 @@ namespace ioplan {
 const PlannedIoas* space_of(const Plan& plan, std::string_view vm);
 PlannedIoas* space_of(Plan& plan, std::string_view vm);
 
+const PlannedIoas* find_ioas(const Plan& plan, std::string_view id);
 const PlannedHwpt* find_hwpt(const Plan& plan, std::string_view id);
-
-// The HWPT that the device is attached to; null when it is in none.
-const PlannedHwpt* home_of(const Plan& plan, std::string_view device);
 
 // Host devices attached to HWPTs of this address space, ascending.
 std::vector<std::string> attached_devices(const Plan& plan, std::string_view ioas);
@@ -30,6 +29,12 @@ std::vector<std::string> bound_devices(const Plan& plan);
 
 // What nothing may reserve in this address space: `allowed`, or the memory where that says nothing.
 std::vector<Range> allowed_ranges(const PlannedIoas& ioas);
+
+// The first memory that lies outside of what is usable; null when none does.
+const MemoryRange* unusable_memory(const std::vector<MemoryRange>& memory, const std::vector<Range>& usable);
+
+// A `map` or `unmap` of all of the range.
+Step map_step(StepKind kind, const std::string& ioas, const MemoryRange& memory);
 
 // What the HWPT is to the law. Requires: the allocator is a device of the host with complete facts.
 HwptQuantities quantities_of(const PlannedHwpt& hwpt, const Host& host, const Law& law);

@@ -128,32 +128,20 @@ class Writer {
 
   bool stays(const std::string& device) const { return before_.contains(device) && after_.contains(device); }
 
-  const PlannedIoas* counterpart(const PlannedIoas& ioas, const Plan& other) const {
-    const auto it = std::ranges::find(other.ioas, ioas.id, &PlannedIoas::id);
-    return it == other.ioas.end() ? nullptr : &*it;
-  }
-
   // ------------------------------------------------------------------------------------------- the phases
 
   void shrink_memory() {
     for (const PlannedIoas& old : running_.ioas) {
-      const PlannedIoas* now = counterpart(old, target_);
+      const PlannedIoas* now = find_ioas(target_, old.id);
       const std::vector<MemoryRange> none;
       for (const MemoryRange& m : missing_from(now == nullptr ? none : now->memory, old.memory)) {
-        map_step(StepKind::unmap, old.id, m);
+        out_.steps.push_back(map_step(StepKind::unmap, old.id, m));
       }
       if (now == nullptr) continue;
       const std::vector<Range> allowed = allowed_ranges(old), both = in_both(allowed, allowed_ranges(*now));
       if (both != allowed) allow(old.id, both);
       allowed_[old.id] = both;
     }
-  }
-
-  void map_step(StepKind kind, const std::string& ioas, const MemoryRange& m) {
-    Step& s = step(kind);
-    s.ioas = ioas;
-    s.iova = m.gpa;
-    s.writeable = m.access == Access::read_write;
   }
 
   void allow(const std::string& ioas, std::vector<Range> ranges) {
@@ -199,7 +187,7 @@ class Writer {
 
   void make_spaces() {
     for (const PlannedIoas& now : target_.ioas) {
-      if (counterpart(now, running_) != nullptr) continue;
+      if (find_ioas(running_, now.id) != nullptr) continue;
       step(StepKind::ioas_alloc).ioas = now.id;
       allow(now.id, allowed_ranges(now));
       allowed_[now.id] = allowed_ranges(now);
@@ -335,15 +323,15 @@ class Writer {
 
   void finish_memory() {
     for (const PlannedIoas& now : target_.ioas) {
-      const PlannedIoas* old = counterpart(now, running_);
+      const PlannedIoas* old = find_ioas(running_, now.id);
       if (allowed_.at(now.id) != allowed_ranges(now)) allow(now.id, allowed_ranges(now));
       const std::vector<MemoryRange> none;
       for (const MemoryRange& m : missing_from(old == nullptr ? none : old->memory, now.memory)) {
-        map_step(StepKind::map, now.id, m);
+        out_.steps.push_back(map_step(StepKind::map, now.id, m));
       }
     }
     for (const PlannedIoas& old : running_.ioas) {
-      if (counterpart(old, target_) == nullptr) step(StepKind::ioas_destroy).ioas = old.id;
+      if (find_ioas(target_, old.id) == nullptr) step(StepKind::ioas_destroy).ioas = old.id;
     }
   }
 

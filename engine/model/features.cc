@@ -135,4 +135,11 @@ std::vector<std::string> mediated_devices(const Plan& plan, std::string_view ioa
   return found;
 }
 
+const PlannedHwpt* home_of(const Plan& plan, std::string_view device) {
+  for (const PlannedHwpt& h : plan.hwpts) {
+    if (std::ranges::find(h.devices, device) != h.devices.end()) return &h;
+  }
+  return nullptr;
+}
+
 }  // namespace ioplan

@@ -29,4 +29,7 @@ std::vector<FeatureChange> feature_changes(const std::vector<FrozenFeature>& bef
 // Mediated devices with access to this address space, by UUID.
 std::vector<std::string> mediated_devices(const Plan& plan, std::string_view ioas);
 
+// The HWPT that the device is attached to; null when it is in none.
+const PlannedHwpt* home_of(const Plan& plan, std::string_view device);
+
 }  // namespace ioplan

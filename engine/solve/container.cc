@@ -10,14 +10,12 @@
 
 namespace ioplan {
 
-namespace {
-
-// What Linux itself refuses: strict rules it does not know.
-bool attaches(const RuleBook& rules, const Values& values) {
-  return std::ranges::all_of(rules.of(Phase::attach), [&](const Rule* r) { return r->strict || holds(*r, values); });
+// vfio_update_pgsize_bitmap; sizes below the kernel's page show as the page.
+bool pages_fit(std::uint64_t sizes, const Problem& problem) {
+  const std::uint64_t below = problem.quantities[VmQ::page_size] - 1;
+  if ((sizes & below) != 0) sizes = (sizes & ~below) | (below + 1);
+  return sizes != 0 && lowest_bit(sizes) <= problem.quantities[VmQ::memory_alignment];
 }
-
-}  // namespace
 
 ContainerPlanner::ContainerPlanner(const Request& request, const VmModel& model, const RuleBook& rules, const Law& law)
     : request_(request), model_(model), problem_(model.problem) {
@@ -26,7 +24,7 @@ ContainerPlanner::ContainerPlanner(const Request& request, const VmModel& model,
     offers[model.offers[o].hwpt] = o;
     std::vector<bool>& taken = takes_class_.emplace_back();
     for (const DeviceClass& c : problem_.classes) {
-      taken.push_back(attaches(rules, {&model.offers[o].hwpt, &c.quantities, &problem_.quantities}));
+      taken.push_back(rules.hold_in_linux(Phase::attach, {&model.offers[o].hwpt, &c.quantities, &problem_.quantities}));
     }
   }
   std::vector<HwptQuantities> own;  // by class
@@ -102,13 +100,10 @@ ContainerPlanner::Openings ContainerPlanner::openings(const Block& block) const 
   return found;
 }
 
-// vfio_update_pgsize_bitmap; sizes below the kernel's page show as the page.
 bool ContainerPlanner::pages_in_common(const std::vector<std::uint32_t>& offers) const {
   std::uint64_t sizes = ~std::uint64_t{0};
   for (std::uint32_t o : offers) sizes &= model_.offers[o].hwpt[HwptQ::page_sizes];
-  const std::uint64_t below = problem_.quantities[VmQ::page_size] - 1;
-  if ((sizes & below) != 0) sizes = (sizes & ~below) | (below + 1);
-  return sizes != 0 && lowest_bit(sizes) <= problem_.quantities[VmQ::memory_alignment];
+  return pages_fit(sizes, problem_);
 }
 
 // From the newest to the oldest: whatever HWPT can be opened after all that remain is opened last. Taking it away only

@@ -28,6 +28,9 @@ struct Container {
 
 enum class Joinable : std::uint8_t { yes, no, unknown };
 
+// Can memory be mapped with these page sizes, which all domains of a container have (type1.page-sizes)?
+bool pages_fit(std::uint64_t sizes, const Problem& problem);
+
 struct Joining {
   Joinable answer = Joinable::no;
   bool as_covered = false;  // the cover's own blocks, so that what is proved of it holds

@@ -16,6 +16,10 @@ bool RuleBook::hold(Phase phase, const Values& values) const {
   return std::ranges::all_of(of(phase), [&](const Rule* rule) { return holds(*rule, values); });
 }
 
+bool RuleBook::hold_in_linux(Phase phase, const Values& values) const {
+  return std::ranges::all_of(of(phase), [&](const Rule* rule) { return rule->strict || holds(*rule, values); });
+}
+
 bool Offer::accepts(const ProblemGroup& group) const {
   return std::ranges::all_of(group.member_classes, [&](auto c) { return accepts_member[c]; }) &&
          std::ranges::all_of(group.assigned_classes, [&](auto c) { return accepts_assigned[c]; });

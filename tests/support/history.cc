@@ -143,6 +143,19 @@ oracle::PlugChange History::next(const oracle::Layout& now) {
   return change;
 }
 
+Change change_of(const oracle::PlugChange& c) { return {c.vm, c.add, c.remove, c.memory, c.memory_size}; }
+
+Request for_containers(Request request) {
+  for (VirtualMachine& vm : request.vms) {
+    std::erase_if(vm.devices, [](const AssignedDevice& a) { return !a.host; });
+    vm.needs = {};
+    vm.hotplug = {};
+  }
+  std::erase_if(request.vms, [](const VirtualMachine& vm) { return vm.devices.empty(); });
+  std::erase_if(request.policy.rules, [](const PolicyRule& r) { return std::holds_alternative<RequireRule>(r.what); });
+  return request;
+}
+
 Request random_expectations(std::uint64_t seed) {
   std::mt19937_64 dice(seed ^ 0x2545f4914f6cdd1dULL);
   GeneratorOptions options = small_and_complete();

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/lifecycle/change.h"
 #include "engine/model/request.h"
 #include "tests/support/lifecycle_oracle.h"
 #include "tests/support/running_layout.h"
@@ -39,6 +40,12 @@ class History {
   std::mt19937_64 dice_;
   Request request_;
 };
+
+// The change as the engine is asked for it.
+Change change_of(const oracle::PlugChange& change);
+
+// The VMs as type1 can have them: without mediated devices, needs, expectations and rules that require something.
+Request for_containers(Request request);
 
 // A request of one VM that expects devices (by name, or by class) and sometimes memory; some devices of the host are
 // its own, some it may expect.
